@@ -1,0 +1,1 @@
+"""HTTP on the socket: routes, validation, status codes, and nothing that decides about a model."""

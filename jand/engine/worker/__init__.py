@@ -1,0 +1,1 @@
+"""What runs in the child process: the only code that touches llama.cpp."""

@@ -1,0 +1,130 @@
+"""What a scan of one entry of a models tree finds, as plain values.
+
+An *entry* is one name directly in a models tree: a folder, with everything below it, or `LOOSE` for the files that lie directly in the tree. It is the unit
+of watching and of scanning; a model's own *folder* is the directory of its JSON, which may be the tree itself or lie several levels deep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jand.model.gguf import Header
+    from jand.model.problem import ErrorNote, Problem
+    from jand.model.spec import Spec
+
+LOOSE: Final = ""
+"""The name of the entry that stands for the files lying directly in a tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """One watched directory: `models/` of the root, or one of `extra_models`.
+
+    *label* is what paths shown to people begin with: `models` for the root's own, the absolute path for others. jand writes only where *writable*.
+    """
+
+    path: Path
+    label: str
+    writable: bool = True
+
+
+class Role(StrEnum):
+    WEIGHTS = "weights"
+    PROJECTOR = "projector"
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells one content of a file from another without reading it; all but *ctime_ns* can be set by programs."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """One file that a model needs, as it lies on the disk now.
+
+    *name* is relative to the model's folder (POSIX), or absolute for a file re-used from elsewhere. *needed* is the size in bytes that its header (and
+    for a split part nothing else) demands, None while unknown. *whole*: present, complete, and nobody writes to it. *owned*: a regular file
+    inside the model's folder, which a DELETE may remove.
+    """
+
+    name: str
+    path: Path
+    role: Role
+    size: int = 0
+    needed: int | None = None
+    whole: bool = False
+    writing: bool = False
+    owned: bool = False
+    stamp: Stamp | None = None
+    header: Header | None = None
+    error: ErrorNote | None = None
+
+    @property
+    def present(self) -> bool:
+        """There at all, whole or not."""
+        return self.stamp is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One model JSON with its binaries.
+
+    *path* and *folder* are shown to people (they begin with the tree's label); *directory* is the real folder. *missing*: the binaries that it names or that its
+    split set demands and that are not there at all; a spec that names nothing and has nothing has none either, then *unresolved* is true and the importer must say
+    what to fetch. *error*: why it cannot be `downloaded` as it lies (the first of its binaries' errors, an ambiguity, ...).
+    """
+
+    path: str
+    folder: str
+    directory: Path
+    spec: Spec
+    stamp: Stamp
+    binaries: tuple[Binary, ...] = ()
+    missing: tuple[str, ...] = ()
+    unresolved: bool = False
+    generated: bool = False
+    error: ErrorNote | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Everything that it needs is there and complete (always so for a remote model)."""
+        return (
+            not self.missing and not self.unresolved and self.error is None and all(binary.whole for binary in self.binaries)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BareBinary:
+    """A GGUF that no JSON claims, with what belongs to it; a candidate for adoption once it is whole."""
+
+    folder: str
+    directory: Path
+    binaries: tuple[Binary, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EntryScan:
+    """Everything that one entry holds.
+
+    *recheck_after_s*: something in it is being written or cannot be judged yet, so it must be scanned again after so many seconds even if no event comes; None where
+    the next event will do. An entry that is gone has no models, no problems, and *exists* false.
+    """
+
+    tree: Tree
+    entry: str
+    exists: bool = True
+    models: tuple[Found, ...] = ()
+    bare: tuple[BareBinary, ...] = ()
+    problems: tuple[Problem, ...] = field(default=())
+    recheck_after_s: float | None = None

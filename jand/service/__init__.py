@@ -1,0 +1,1 @@
+"""Being a good service: one daemon for each root, the socket, readiness, and what systemd, launchd and a bare machine expect."""

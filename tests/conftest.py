@@ -1,0 +1,62 @@
+"""Options and fixtures of all tests: soak counts, system programs, and a loop that may not block."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+LEFT_OUT: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run tests with their large counts (make soak)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*programs): the system programs without which the test is left out, by name")
+    config.stash[LEFT_OUT] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, and say so at the end, what needs a system program that is not here."""
+    kept, left_out = [], []
+    for item in items:
+        programs = {name for mark in item.iter_markers("needs") for name in mark.args}
+        missing = sorted(name for name in programs if shutil.which(name) is None)
+        if missing:
+            config.stash[LEFT_OUT].append(f"{item.nodeid} (needs {', '.join(missing)})")
+            left_out.append(item)
+        else:
+            kept.append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.stash[LEFT_OUT]:
+        terminalreporter.section("left out, because a system program is missing")
+        for line in config.stash[LEFT_OUT]:
+            terminalreporter.line(line)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that must be complete (CI) where something was left out."""
+    if session.config.stash[LEFT_OUT] and os.environ.get("JAND_TEST_COMPLETE"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def soak(pytestconfig: pytest.Config) -> bool:
+    """Whether this run takes the large counts."""
+    return bool(pytestconfig.getoption("--soak"))
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the JAND_*, HF_* and XDG_RUNTIME_DIR of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith(("JAND_", "HF_", "HUGGING_FACE_")) or name == "XDG_RUNTIME_DIR":
+            monkeypatch.delenv(name)
