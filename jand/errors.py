@@ -124,11 +124,165 @@ class GgufError(JandError):
     code = "bad-binary"
 
 
+class LegacyGgmlError(GgufError):
+    """The file is of a format from before GGUF (August 2023), which llama.cpp no longer reads."""
+
+    code = "legacy-ggml"
+
+
 class IncompleteGgufError(GgufError):
     """The bytes are the beginning of a GGUF, which ends too early."""
 
     code = "incomplete-binary"
 
+
+# -- downloading ------------------------------------------------------------------------------------------------------
+
+
+class DownloadError(JandError):
+    """A binary cannot be fetched.
+
+    *retry_after_s* says when it is worth another try; *permanent* that only a change (of the JSON, the token, the settings, the repository) will help, so that
+    trying again is rare.
+    """
+
+    code = "download-failed"
+    permanent: ClassVar[bool] = False
+
+
+class NoNetworkError(DownloadError):
+    """No connection: the name is not known, nobody listens, TLS fails, or the daemon is set to be offline."""
+
+    code = "no-network"
+
+
+class HubUnavailableError(DownloadError):
+    """A server fails again and again: 5xx, broken or stalled connections."""
+
+    code = "hub-unavailable"
+
+
+class RateLimitedError(DownloadError):
+    code = "rate-limited"
+
+
+class NotAHubError(DownloadError):
+    """Somebody else answers in the hub's place: the login page of a network, a proxy."""
+
+    code = "not-a-hub"
+
+
+class HubNotFoundError(DownloadError):
+    """No such repository, revision or file, or none without a token."""
+
+    code = "hub-not-found"
+    permanent = True
+
+
+class HubGatedError(DownloadError):
+    """The owner of the repository gives it to those who accept the terms."""
+
+    code = "hub-gated"
+    permanent = True
+
+
+class HubUnauthorizedError(DownloadError):
+    """The hub does not accept the token."""
+
+    code = "hub-unauthorized"
+    permanent = True
+
+
+class DownloadRefusedError(DownloadError):
+    """A server refuses for good, with a status that no retry mends."""
+
+    code = "download-refused"
+    permanent = True
+
+
+class PrivateAddressError(DownloadError):
+    """A download leads to a private, loopback or link-local address."""
+
+    code = "private-address"
+    permanent = True
+
+
+class UnsafeAddressError(DownloadError):
+    """An address that is never fetched: another scheme than http and https, https that leads to http, credentials in it, endless redirects."""
+
+    code = "unsafe-address"
+    permanent = True
+
+
+class BadFileNameError(DownloadError):
+    """A name from a JSON or a hub would leave the model's folder, or is none that every system accepts."""
+
+    code = "bad-file-name"
+    permanent = True
+
+
+class BadOriginError(DownloadError):
+    """The `origin` names no repository."""
+
+    code = "bad-origin"
+    permanent = True
+
+
+class BadDigestError(DownloadError):
+    """What came is not what was announced, twice."""
+
+    code = "bad-digest"
+    permanent = True
+
+
+class DiskFullError(DownloadError):
+    code = "disk-full"
+
+
+class DiskError(DownloadError):
+    """The disk refuses to be written: read-only, failing, a file too large for it, no permission."""
+
+    code = "disk-error"
+
+
+class FolderGoneError(DownloadError):
+    """The model's folder went away, or is a link, while a binary was to be written into it."""
+
+    code = "folder-gone"
+
+
+class PartialInUseError(DownloadError):
+    """Another process writes the same partial download."""
+
+    code = "partial-in-use"
+
+
+class NothingFitsError(DownloadError):
+    """This machine cannot hold even the smallest variant; `smallest` and `budget` in *facts* are bytes."""
+
+    code = "nothing-fits"
+    permanent = True
+
+
+class NoBinaryError(DownloadError):
+    """The repository holds no model that can run here."""
+
+    code = "no-binary"
+    permanent = True
+
+
+class AmbiguousBinaryError(DownloadError):
+    """The repository holds several models; `choices` in *facts* lists them."""
+
+    code = "ambiguous-binary"
+    permanent = True
+
+
+class QuantizationNotFoundError(DownloadError):
+    """The repository has no such quantisation; `choices` in *facts* lists what it has."""
+
+    code = "quantization-not-found"
+    permanent = True
 
 # -- running ----------------------------------------------------------------------------------------------------------
 
@@ -149,3 +303,64 @@ class ContextExceededError(BadRequestError):
     """A prompt does not fit the context of one conversation."""
 
     code = "context-length-exceeded"
+
+
+# -- at the door of the API ---------------------------------------------------------------------------------------------
+
+
+class UnknownRouteError(JandError):
+    """Nothing answers under that path."""
+
+    code = "unknown-route"
+
+
+class MethodNotAllowedError(JandError):
+    """The path exists, not with that method; `allowed` in *facts* lists those that do."""
+
+    code = "method-not-allowed"
+
+
+class BadJsonError(BadRequestError):
+    """A request body is no JSON, or not the object that it should be."""
+
+    code = "bad-json"
+
+
+class BodyTooLargeError(JandError):
+    code = "body-too-large"
+
+
+class UnsupportedMediaTypeError(JandError):
+    """A body came over TCP that does not call itself application/json: a form of a web page could have sent it."""
+
+    code = "unsupported-media-type"
+
+
+class UnauthorizedError(JandError):
+    """The token is missing or wrong."""
+
+    code = "unauthorized"
+
+
+class ForbiddenHostError(JandError):
+    """The Host header names none of our addresses, as after DNS rebinding."""
+
+    code = "forbidden-host"
+
+
+class ForbiddenOriginError(JandError):
+    """A web page of another origin sent the request."""
+
+    code = "forbidden-origin"
+
+
+class NotReadyError(JandError):
+    """The first scan has not ended."""
+
+    code = "not-ready"
+
+
+class UpstreamError(JandError):
+    """A worker or provider cannot be reached, or broke off in the middle of an answer."""
+
+    code = "upstream-failed"
