@@ -284,6 +284,7 @@ class QuantizationNotFoundError(DownloadError):
     code = "quantization-not-found"
     permanent = True
 
+
 # -- running ----------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs(*programs): the system programs without which the test is left out, by name")
+    config.addinivalue_line(
+        "markers", "needs(*programs): the system programs without which the test is left out, by name"
+    )
     config.stash[LEFT_OUT] = []
 
 

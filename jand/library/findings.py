@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 LOOSE: Final = ""
 """The name of the entry that stands for the files lying directly in a tree."""
 
+FILE_ERRORS: Final = frozenset(
+    {
+        "ambiguous-binary",
+        "bad-binary",
+        "bad-file-name",
+        "incomplete-binary",
+        "legacy-ggml",
+        "missing-binary",
+        "unreadable",
+    }
+)
+"""Every code that an error of a `Found` or a `Binary` can have: how the files lie. Each goes when they lie otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tree:
@@ -55,7 +68,9 @@ class Binary:
 
     *name* is relative to the model's folder (POSIX), or absolute for a file re-used from elsewhere. *needed* is the size in bytes that its header (and
     for a split part nothing else) demands, None while unknown. *whole*: present, complete, and nobody writes to it. *owned*: a regular file
-    inside the model's folder, which a DELETE may remove.
+    inside the model's folder, which a DELETE may remove. *error*: what keeps it from ever being whole as it lies; one that is still arriving has none.
+
+    One that is not there (*present* is false) and has an error was named by its place on this machine: it is not to be fetched.
     """
 
     name: str
@@ -80,9 +95,10 @@ class Binary:
 class Found:
     """One model JSON with its binaries.
 
-    *path* and *folder* are shown to people (they begin with the tree's label); *directory* is the real folder. *missing*: the binaries that it names or that its
-    split set demands and that are not there at all; a spec that names nothing and has nothing has none either, then *unresolved* is true and the importer must say
-    what to fetch. *error*: why it cannot be `downloaded` as it lies (the first of its binaries' errors, an ambiguity, ...).
+    *path* and *folder* are shown to people (they begin with the tree's label; bytes that are no UTF-8 are escaped), *directory* and *file* are the real ones. *missing*: the
+    binaries that it names or that its split set demands, that are not there at all and may be fetched; a spec that names nothing and has nothing has none either, then
+    *unresolved* is true and the importer must say what to fetch. *generated*: jand wrote its JSON and nobody has edited it since. *linked*: its folder is reached
+    through a link, so nothing in it is written or deleted. *error*: why it cannot be `downloaded` as it lies (the first of its binaries' errors, an ambiguity, ...).
     """
 
     path: str
@@ -95,22 +111,40 @@ class Found:
     unresolved: bool = False
     generated: bool = False
     error: ErrorNote | None = None
+    name: str = ""
+    linked: bool = False
+
+    @property
+    def file(self) -> Path:
+        """The JSON itself; *name* is given where the shown path does not end in the real name."""
+        return self.directory / (self.name or self.path.rpartition("/")[2])
 
     @property
     def whole(self) -> bool:
         """Everything that it needs is there and complete (always so for a remote model)."""
         return (
-            not self.missing and not self.unresolved and self.error is None and all(binary.whole for binary in self.binaries)
+            not self.missing
+            and not self.unresolved
+            and self.error is None
+            and all(binary.whole for binary in self.binaries)
         )
 
 
 @dataclass(frozen=True, slots=True)
 class BareBinary:
-    """A GGUF that no JSON claims, with what belongs to it; a candidate for adoption once it is whole."""
+    """A GGUF that no JSON claims, with what belongs to it; a candidate for adoption once it is whole.
+
+    The weights come first, in the order of their parts (absent ones included), then a projector. *linked*: reached through a link, so nothing is written beside it.
+    """
 
     folder: str
     directory: Path
     binaries: tuple[Binary, ...]
+    linked: bool = False
+
+    @property
+    def whole(self) -> bool:
+        return all(binary.whole for binary in self.binaries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +152,8 @@ class EntryScan:
     """Everything that one entry holds.
 
     *recheck_after_s*: something in it is being written or cannot be judged yet, so it must be scanned again after so many seconds even if no event comes; None where
-    the next event will do. An entry that is gone has no models, no problems, and *exists* false.
+    the next event will do; it is no part of what two scans are compared by. An entry that is gone has no models, no problems, and *exists* false.
+    *offline*: it cannot be looked at now (the link that it is leads nowhere, its disk does not answer), so what was known of it stands.
     """
 
     tree: Tree
@@ -126,5 +161,6 @@ class EntryScan:
     exists: bool = True
     models: tuple[Found, ...] = ()
     bare: tuple[BareBinary, ...] = ()
-    problems: tuple[Problem, ...] = field(default=())
-    recheck_after_s: float | None = None
+    problems: tuple[Problem, ...] = ()
+    recheck_after_s: float | None = field(default=None, compare=False)
+    offline: bool = False

@@ -1,0 +1,360 @@
+"""One model's owner: the only code that changes its state.
+
+Every method runs on the event loop and decides without awaiting, so what it sees and what it does cannot be torn apart by another caller; that is why there is no inbox. What takes time (a
+start, a stop) is a task that reports back through a method of its own. Callers say what they want (`start`, `stop`, `acquire`) and never look at the state first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from jand.errors import (
+    JandError,
+    ModelDownloadingError,
+    ModelNotRunningError,
+    ModelRemovedError,
+    NotPossibleError,
+    WorkerDiedError,
+)
+from jand.lifecycle import portrait
+from jand.model.problem import ErrorNote
+from jand.model.state import Happening, State, find_next
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jand.library.findings import Found
+    from jand.lifecycle.running import Launch, Running
+    from jand.model.record import Progress, Record
+    from jand.model.spec import Spec
+    from jand.tasks import TaskSet
+
+log = structlog.get_logger(__name__)
+
+RETRY_AFTER_S = 5.0
+"""What a client that asks for a model still downloading is told to wait."""
+
+
+class Surroundings(Protocol):
+    """What an actor needs of the daemon around it."""
+
+    tasks: TaskSet
+    start_on_request: bool
+    stop_timeout_s: float
+    launch: Launch
+
+    def changed(self, actor: Actor) -> None:
+        """Take note that the actor's record may differ from the last one."""
+
+
+class Actor:
+    """Holds what is known of one model and does to it what is asked, one thing at a time."""
+
+    def __init__(self, model_id: str, found: Found, aliases: tuple[str, ...], around: Surroundings) -> None:
+        self.id = model_id
+        self.aliases = aliases
+        self.found = found
+        self.error: ErrorNote | None = None
+        self.progress: Progress | None = None
+        self.paused = False
+        self.offline = False
+        self.in_flight = 0
+        self._around = around
+        self._state = State.DOWNLOADING
+        self._running: Running | None = None
+        self._spec_in_force: Spec | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._loaded: float | None = None
+        self._last_failure: JandError | None = None
+        self._removed = False
+        self._wake: set[asyncio.Future[None]] = set()
+        self._log = log.bind(model=model_id)
+        self.look_at_disk()
+
+    # What is known of it.
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def running(self) -> Running | None:
+        return self._running
+
+    @property
+    def spec_in_force(self) -> Spec:
+        """The spec that it runs with (its JSON's, with what the start overrode), else its JSON's."""
+        return self._spec_in_force or self.found.spec
+
+    @property
+    def restart_needed(self) -> bool:
+        """Its JSON's `init` changed since it was started."""
+        return self._running is not None and self._running.init_changed(self.found.spec)
+
+    @property
+    def loaded(self) -> float | None:
+        """How much of the load is done, from 0 to 1, while it starts."""
+        return self._loaded
+
+    def record(self) -> Record:
+        return portrait.paint(self)
+
+    # Facts.
+
+    def found_again(self, found: Found, model_id: str, aliases: tuple[str, ...]) -> None:
+        """Take over what a scan saw; what runs goes on with the files that it has open."""
+        runtime_changed = found.spec.parameters.runtime != self.found.spec.parameters.runtime
+        self.found, self.id, self.aliases = found, model_id, aliases
+        if self._running is not None and runtime_changed:
+            self._running.apply_runtime(found.spec)
+        self.look_at_disk()
+
+    def look_at_disk(self) -> None:
+        """Move between `downloading` and `downloaded` as the disk says."""
+        if self._state in {State.DOWNLOADING, State.DOWNLOADED}:
+            whole = self.found.whole
+            self._move(Happening.WHOLE if whole else Happening.NOT_WHOLE, late=True)
+            if whole:
+                self.progress = None
+            if self._state is State.DOWNLOADING:
+                self.error = self.found.error or self.error
+            elif self.error is not None and self.error.code in portrait.DISK_ERRORS:
+                self.error = None
+        self._around.changed(self)
+
+    def note_error(self, error: ErrorNote | None) -> None:
+        self.error = error
+        self._around.changed(self)
+
+    def note_progress(self, progress: Progress | None) -> None:
+        self.progress = progress
+        self._around.changed(self)
+
+    def note_paused(self, paused: bool) -> None:
+        self.paused = paused
+        self._around.changed(self)
+
+    def note_offline(self, offline: bool) -> None:
+        if offline is not self.offline:
+            self.offline = offline
+            self._around.changed(self)
+
+    # Commands.
+
+    async def start(self, overrides: Mapping[str, Any] | None = None) -> None:
+        """Return once the model runs. Raises what kept it from that.
+
+        Idempotent; a second caller waits for the first one's start. Cancelling a caller does not cancel the start. *overrides* (of `init`) count for
+        this run; given while it runs with other values they raise NotPossibleError.
+        """
+        spec = self.found.spec.with_init(overrides) if overrides else None
+        if spec is not None and self._running is not None and self._running.init_changed(spec):
+            message = f'cannot start "{self.id}" with these parameters: it runs with others'
+            raise NotPossibleError(message, hint="stop it first")
+        await self._reach_running(spec, by_request=False)
+
+    def check_start(self, overrides: Mapping[str, Any] | None = None) -> None:
+        """Raise at once what `start` would raise without having tried."""
+        if overrides:
+            self.found.spec.with_init(overrides)
+        if self._state is State.DOWNLOADING:
+            raise self._downloading()
+
+    async def acquire(self) -> Running:
+        """Return what serves the model, starting it where that is allowed, and count one request in flight until `release`."""
+        running = await self._reach_running(None, by_request=True)
+        self.in_flight += 1
+        running.busy(self.in_flight)
+        return running
+
+    def release(self) -> None:
+        self.in_flight -= 1
+
+    async def stop(self, *, force: bool = False, grace_s: float | None = None) -> None:
+        """Return when the process is gone and reaped. Idempotent; a forced stop overtakes a patient one under way.
+
+        Running answers may end within *grace_s* seconds (default: the setting `stop_timeout`), with *force* none.
+        """
+        if self._state in {State.STARTING, State.RUNNING}:
+            starting = self._state is State.STARTING
+            self._move(Happening.STOP)
+            if starting and self._starting is not None:
+                self._starting.cancel()
+            else:
+                self._around.tasks.start(self._end(force=force, grace_s=grace_s), name=f"stop {self.id}")
+            self._around.changed(self)
+        elif self._state is State.STOPPING and force and self._running is not None:
+            await self._running.stop(grace_s=0.0, force=True)
+        while self._state is State.STOPPING:
+            await self._next_change()
+
+    async def remove(self) -> None:
+        """Stop it, running answers first, because its JSON is gone; whoever waits for it is told so."""
+        self._removed = True
+        self._notify()
+        await self.stop()
+
+    async def gone(self) -> None:
+        """Return when the registry has let it go."""
+        while not self._removed:
+            await self._next_change()
+
+    # How commands are carried out.
+
+    async def _reach_running(self, spec: Spec | None, *, by_request: bool) -> Running:
+        started_here = False
+        while True:
+            if self._removed:
+                raise ModelRemovedError(f'cannot use "{self.id}": its JSON was removed', hint="see `jand list`")
+            if self._state is State.RUNNING and self._running is not None:
+                return self._running
+            if self._state is State.DOWNLOADING:
+                raise self._downloading()
+            if self._state is State.DOWNLOADED:
+                if started_here:
+                    raise self._start_failure()
+                if by_request and not self._around.start_on_request:
+                    message = f'cannot use "{self.id}": it is not running'
+                    raise ModelNotRunningError(message, hint=f"start it: jand start {self.id}")
+                self._begin_start(spec)
+            started_here = started_here or self._state is State.STARTING
+            await self._next_change()
+
+    def _downloading(self) -> JandError:
+        reason = f": {self.error.message}" if self.error else ""
+        return ModelDownloadingError(
+            f'cannot start "{self.id}": a binary is missing or incomplete{reason}',
+            hint=self.error.hint if self.error else "",
+            retry_after_s=RETRY_AFTER_S,
+        )
+
+    def _start_failure(self) -> JandError:
+        return self._last_failure or WorkerDiedError(f'cannot start "{self.id}": it was stopped while it started')
+
+    def _begin_start(self, spec: Spec | None) -> None:
+        if self.offline:
+            message = f'cannot start "{self.id}": its folder is not there now'
+            raise NotPossibleError(message, hint="mount the disk again")
+        self.error = None
+        self._last_failure = None
+        self._loaded = 0.0
+        self._spec_in_force = spec or self.found.spec
+        self._move(Happening.START)
+        self._starting = self._around.tasks.start(self._bring_up(self._spec_in_force), name=f"start {self.id}")
+        self._around.changed(self)
+
+    async def _bring_up(self, spec: Spec) -> None:
+        began = time.monotonic()
+        try:
+            running = await self._around.launch(self.id, self.found, spec, self._loading)
+        except asyncio.CancelledError:
+            self._settle_stopped(None)
+            raise
+        except JandError as error:
+            self._start_failed(error)
+        except Exception as error:
+            self._log.exception("start failed unexpectedly")
+            self._start_failed(WorkerDiedError(f'cannot start "{self.id}": {error}'))
+        else:
+            self._ready(running, time.monotonic() - began)
+
+    def _loading(self, fraction: float) -> None:
+        """Show load progress, at most a hundred times for one load."""
+        if self._state is State.STARTING and fraction - (self._loaded or 0.0) >= 0.01:
+            self._loaded = fraction
+            self._around.changed(self)
+
+    def _ready(self, running: Running, seconds: float) -> None:
+        self._starting = None
+        self._loaded = None
+        self._running = running
+        if self._state is not State.STARTING:
+            # A stop came while the last message of the start was on its way.
+            self._around.tasks.start(self._end(force=True, grace_s=0.0), name=f"stop {self.id}")
+            return
+        self._move(Happening.READY)
+        self._around.tasks.start(self._watch(running), name=f"watch {self.id}")
+        self._log.info("model started", pid=running.pid, seconds=round(seconds, 2))
+        self._around.changed(self)
+
+    def _start_failed(self, error: JandError) -> None:
+        self._last_failure = error
+        self._log.warning("model not started", reason=error.message, **error.facts)
+        note = ErrorNote(error.code, error.message, error.hint, at=time.time())
+        if self._state is State.STOPPING:
+            self._settle_stopped(None)
+            return
+        self._starting = None
+        self._loaded = None
+        self._spec_in_force = None
+        self._move(Happening.FAILED)
+        self.error = note
+        self.look_at_disk()
+
+    async def _watch(self, running: Running) -> None:
+        """Wait for the end of what runs; an end that nobody asked for is an error of the model."""
+        exit_note = await running.wait()
+        if self._running is not running or self._state is not State.RUNNING:
+            return
+        message = f'cannot go on with "{self.id}": {exit_note}'
+        self._log.error("worker died", reason=exit_note)
+        self._forget_running()
+        self._move(Happening.DIED)
+        self.error = ErrorNote(
+            WorkerDiedError.code, message, "start it again; `jand show` has its last words", at=time.time()
+        )
+        self.look_at_disk()
+        await running.close()
+
+    async def _end(self, *, force: bool, grace_s: float | None) -> None:
+        running = self._running
+        if running is not None:
+            await running.stop(grace_s=self._around.stop_timeout_s if grace_s is None else grace_s, force=force)
+        self._settle_stopped(running)
+        if running is not None:
+            await running.close()
+
+    def _settle_stopped(self, running: Running | None) -> None:
+        self._starting = None
+        self._loaded = None
+        self._forget_running()
+        if self._state is State.STARTING:
+            self._move(Happening.FAILED)
+        else:
+            self._move(Happening.GONE)
+        if running is not None:
+            self._log.info("model stopped")
+        self.look_at_disk()
+
+    def _forget_running(self) -> None:
+        self._running = None
+        self._spec_in_force = None
+
+    # The machine, and those who wait for it.
+
+    def _move(self, happening: Happening, *, late: bool = False) -> None:
+        following = find_next(self._state, happening)
+        if following is None:
+            if not late:
+                self._log.debug("happening dropped", state=self._state, happening=happening)
+            return
+        self._state = following
+        self._notify()
+
+    def _notify(self) -> None:
+        for future in self._wake:
+            if not future.done():
+                future.set_result(None)
+        self._wake.clear()
+
+    async def _next_change(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wake.add(future)
+        try:
+            await future
+        finally:
+            self._wake.discard(future)

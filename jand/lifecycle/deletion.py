@@ -1,0 +1,98 @@
+"""What a DELETE removes and what it leaves, decided first and then done.
+
+The JSON goes first: were the daemon killed in between, a binary without a JSON is a bare GGUF that anybody can see and delete, while a JSON without its binary would begin to
+fetch it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jand.errors import NotPossibleError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jand.library.findings import Found
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """*removed* and *kept* name files relative to the model's folder (or absolute, where they lie elsewhere)."""
+
+    id: str
+    removed: tuple[str, ...]
+    kept: tuple[Kept, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    json: Path
+    binaries: tuple[tuple[str, Path], ...]
+    kept: tuple[Kept, ...]
+    top: Path
+
+
+def plan(found: Found, others: Iterable[Found], tree: Path, *, keep_files: bool) -> Plan:
+    """Decide for *found*; *others* are all other models, *tree* the directory that is never removed itself."""
+    used = {
+        (binary.stamp.device, binary.stamp.inode): other.path
+        for other in others
+        for binary in other.binaries
+        if binary.stamp is not None
+    }
+    remove: list[tuple[str, Path]] = []
+    kept: list[Kept] = []
+    for binary in found.binaries:
+        if binary.stamp is None:
+            continue
+        user = used.get((binary.stamp.device, binary.stamp.inode))
+        if keep_files:
+            kept.append(Kept(binary.name, "keep_files was asked for"))
+        elif not binary.owned:
+            kept.append(Kept(binary.name, "it is a link or lies outside the model's folder"))
+        elif user is not None:
+            kept.append(Kept(binary.name, f"{user} uses it too"))
+        else:
+            remove.append((binary.name, binary.path))
+    return Plan(found.directory / Path(found.path).name, tuple(remove), tuple(kept), tree)
+
+
+def carry_out(model_id: str, planned: Plan) -> Deletion:
+    """Remove what *planned* says. Blocks for disk I/O; a file that is gone already counts as removed.
+
+    Raises NotPossibleError where the folder is reached through a link (links are never followed for deleting) or the disk refuses.
+    """
+    folder = planned.json.parent
+    if folder.resolve() != planned.top.resolve() / folder.relative_to(planned.top):
+        message = f'cannot delete "{model_id}": its folder {folder} is reached through a link'
+        raise NotPossibleError(message, hint="remove the link itself; what it points to stays")
+    removed: list[str] = []
+    try:
+        for name, path in ((planned.json.name, planned.json), *planned.binaries):
+            path.unlink(missing_ok=True)
+            removed.append(name)
+    except OSError as error:
+        message = f'cannot delete "{model_id}": {error.strerror}: {error.filename}'
+        raise NotPossibleError(message, hint="check the permissions of the folder", removed=removed) from error
+    for path in {folder, *(path.parent for _, path in planned.binaries)}:
+        _remove_empty(path, planned.top)
+    return Deletion(model_id, tuple(removed), planned.kept)
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Remove *folder* and its parents below *top* as far as they are empty."""
+    while folder != top and top in folder.parents:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+        folder = folder.parent

@@ -1,0 +1,263 @@
+"""What the API asks and the library tells: the registry, its actors, and everything that concerns more than one model.
+
+Joins library and engine, which do not know one another. A model whose JSON went is out of the registry at once and leaves in its own time: `close` waits for those too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from jand.errors import NotPossibleError, ShuttingDownError
+from jand.library.library import Library, LibrarySettings
+from jand.lifecycle import deletion
+from jand.lifecycle.adoption import Adoption
+from jand.lifecycle.events import EventLog, ProblemRecord
+from jand.lifecycle.problems import ProblemBook
+from jand.lifecycle.registry import Registry
+from jand.model.record import PublicState, Record
+from jand.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from jand.library.findings import EntryScan, Tree
+    from jand.library.headers import HeaderCache
+    from jand.library.watcher import WatchStatus
+    from jand.lifecycle.actor import Actor
+    from jand.lifecycle.notes import Notes
+    from jand.lifecycle.running import Launch, Upstream
+
+log = structlog.get_logger(__name__)
+
+GONE_TIMEOUT_S = 30.0
+"""A scan that takes longer than this to see a deleted JSON is a bug; the DELETE then says so rather than hang."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ManagerSettings:
+    """Times in seconds."""
+
+    start_on_request: bool = True
+    stop_timeout_s: float = 300.0
+    adopt: bool = True
+    library: LibrarySettings = dataclasses.field(default_factory=LibrarySettings)
+
+
+class Manager:
+    """Everything about models that a daemon can be asked. Belongs to the event loop's thread."""
+
+    def __init__(
+        self, trees: Sequence[Tree], settings: ManagerSettings, *, headers: HeaderCache, notes: Notes, launch: Launch
+    ) -> None:
+        self.tasks = TaskSet()
+        self.start_on_request = settings.start_on_request
+        self.stop_timeout_s = settings.stop_timeout_s
+        self.launch = launch
+        self.ready = asyncio.Event()
+        self.events = EventLog(picture=self._picture, first_id=int(time.time() * 1000))
+        self._trees = {tree.label: tree for tree in trees}
+        self._problems = ProblemBook(self.events.publish, time.time)
+        self._registry = Registry(self, self, lambda problems: self._problems.replace("ids", problems))
+        self._records: dict[Actor, Record] = {}
+        self._leaving: set[Actor] = set()
+        self._flush_due = False
+        self._closing = False
+        self._library = Library(
+            trees, settings.library, headers=headers, on_scan=self._scanned, on_status=self._watch_status_changed
+        )
+        self._headers = headers
+        self._notes = notes
+        self._adoption = Adoption(self._library, self.tasks, notes) if settings.adopt else None
+
+    # Life.
+
+    async def run(self) -> None:
+        """Watch and register until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._library.run(), name="library")
+            group.create_task(self._announce_ready(), name="first scan")
+
+    async def _announce_ready(self) -> None:
+        await self._library.ready.wait()
+        self._flush()
+        self.ready.set()
+        log.info("first scan done", models=len(self._registry), problems=len(self._problems.all()))
+        await asyncio.to_thread(self._headers.save)
+
+    async def close(self, *, grace_s: float) -> None:
+        """Stop every model, running answers within *grace_s* seconds, and wait until all processes are gone."""
+        self._closing = True
+        actors = {*self._registry, *self._leaving}
+        await asyncio.gather(*(actor.stop(grace_s=grace_s) for actor in actors), return_exceptions=True)
+        self.events.close()
+        await self.tasks.close()
+        await asyncio.to_thread(self._headers.save)
+
+    # What the library tells.
+
+    def _scanned(self, scan: EntryScan) -> None:
+        key = (scan.tree.label, scan.entry)
+        self._registry.absorb(scan)
+        self._problems.replace(key, scan.problems)
+        if self._adoption is not None and scan.tree.writable:
+            self._adoption.consider(scan)
+        if not self._flush_due:
+            # Scans that come in one go are turned into actors in one go.
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        self._registry.flush()
+
+    def _watch_status_changed(self, status: WatchStatus) -> None:
+        self._problems.replace("watch", status.problems)
+        offline = {label for label, mode in status.modes.items() if mode == "offline"}
+        for actor in self._registry:
+            actor.note_offline(self._label_of(actor) in offline)
+
+    def _label_of(self, actor: Actor) -> str:
+        path = actor.found.path
+        return max((label for label in self._trees if path.startswith(f"{label}/")), key=len, default="")
+
+    # What actors tell.
+
+    def changed(self, actor: Actor) -> None:
+        """Publish what is different in the record of *actor* since the last time."""
+        before = self._records.get(actor)
+        if before is None:
+            return
+        after = actor.record()
+        if after == before:
+            return
+        self._records[actor] = after
+        if (after.state, after.transition) != (before.state, before.transition):
+            kind = "model.state"
+        elif dataclasses.replace(after, progress=None) == dataclasses.replace(before, progress=None):
+            kind = "model.progress"
+        else:
+            kind = "model.updated"
+        self.events.publish(kind, after)
+
+    def registered(self, actor: Actor) -> None:
+        record = self._records[actor] = actor.record()
+        self.events.publish("model.registered", record)
+        log.info("model registered", model=actor.id, path=actor.found.path, state=record.state)
+
+    def removed(self, actor: Actor) -> None:
+        record = self._records.pop(actor)
+        self.events.publish("model.removed", record)
+        log.info("model removed", model=actor.id, path=actor.found.path)
+        self._leaving.add(actor)
+        self.tasks.start(self._see_off(actor), name=f"remove {actor.id}")
+
+    async def _see_off(self, actor: Actor) -> None:
+        try:
+            await actor.remove()
+        finally:
+            self._leaving.discard(actor)
+
+    # What the API asks.
+
+    def _picture(self) -> list[Record]:
+        return self.list()
+
+    def list(self, state: PublicState | None = None) -> list[Record]:
+        """Every model, by id; those in *state* alone if it is given."""
+        records = [record for record in self._records.values() if state is None or record.state is state]
+        return sorted(records, key=lambda record: record.id)
+
+    def get(self, model_id: str) -> Record:
+        """Return the record as it is this moment (memory of the worker included)."""
+        return self._registry.get(model_id).record()
+
+    async def start(
+        self, model_id: str, init_overrides: Mapping[str, Any] | None = None, *, wait: bool = True
+    ) -> Record:
+        """Start it; with *wait* return when it runs, else as soon as the start has begun."""
+        self._refuse_when_closing()
+        actor = self._registry.get(model_id)
+        if wait:
+            await actor.start(init_overrides)
+        else:
+            actor.check_start(init_overrides)
+            self.tasks.start(self._start_quietly(actor, init_overrides), name=f"start {actor.id} without waiting")
+            await asyncio.sleep(0)
+        return actor.record()
+
+    async def _start_quietly(self, actor: Actor, init_overrides: Mapping[str, Any] | None) -> None:
+        with contextlib.suppress(Exception):  # the actor keeps the reason in its record and has logged it
+            await actor.start(init_overrides)
+
+    async def stop(self, model_id: str, *, force: bool = False) -> Record:
+        actor = self._registry.get(model_id)
+        await actor.stop(force=force)
+        return actor.record()
+
+    def running_parameters(self, model_id: str) -> dict[str, Any]:
+        """Return the `init` and `runtime` in force, secrets masked."""
+        masked = self._registry.get(model_id).spec_in_force.masked()
+        parameters = masked.get("parameters") or {}
+        return {"init": parameters.get("init") or {}, "runtime": parameters.get("runtime") or {}}
+
+    async def delete(self, model_id: str, *, keep_files: bool = False) -> deletion.Deletion:
+        """Stop the model, remove what a DELETE removes, and return when it is out of the registry."""
+        actor = self._registry.get(model_id)
+        tree = self._trees[self._label_of(actor)]
+        if not tree.writable:
+            message = f'cannot delete "{actor.id}": {tree.path} is only read by jand'
+            raise NotPossibleError(message, hint="remove the files yourself; the model goes with them")
+        await actor.stop()
+        others = [found for found in self._registry.found() if found.path != actor.found.path]
+        planned = deletion.plan(actor.found, others, tree.path, keep_files=keep_files)
+        if keep_files and self._adoption is not None:
+            self._adoption.decline(actor.found)
+        done = await asyncio.to_thread(deletion.carry_out, actor.id, planned)
+        entry = actor.found.path.removeprefix(f"{tree.label}/").partition("/")
+        self._library.touch(tree.label, entry[0] if entry[1] else "")
+        await asyncio.wait_for(actor.gone(), GONE_TIMEOUT_S)
+        log.info("model deleted", model=actor.id, removed=done.removed, kept=[kept.name for kept in done.kept])
+        return done
+
+    def problems(self) -> Sequence[ProblemRecord]:
+        return self._problems.all()
+
+    async def rescan(self) -> dict[str, Any]:
+        """Scan everything now; return how many entries were scanned, how many had changed, and the seconds it took."""
+        result = await self._library.rescan()
+        self._flush()
+        return dataclasses.asdict(result)
+
+    @contextlib.asynccontextmanager
+    async def use(self, model_id: str) -> AsyncIterator[Upstream]:
+        """Give what serves *model_id* for one request, starting it where needed; it is not stopped while the request lasts."""
+        self._refuse_when_closing()
+        actor = self._registry.get(model_id)
+        running = await actor.acquire()
+        try:
+            yield running.upstream
+        finally:
+            actor.release()
+
+    def overview(self) -> dict[str, Any]:
+        """Return what `jand status` shows: numbers of models by state, the watcher, problems."""
+        states = [record.state for record in self._records.values()]
+        status = self._library.status
+        return {
+            "models": {state.value: states.count(state) for state in PublicState},
+            "problems": len(self._problems.all()),
+            "watch": {label: str(mode) for label, mode in status.modes.items()},
+            "in_flight": sum(actor.in_flight for actor in self._registry),
+        }
+
+    def _refuse_when_closing(self) -> None:
+        if self._closing:
+            raise ShuttingDownError(
+                "cannot start anything: the daemon is stopping", hint="try again in a moment", retry_after_s=5
+            )

@@ -1,0 +1,115 @@
+"""The record of a model, painted from its actor: pure, so that two looks at the same actor agree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from jand.library.findings import Role
+from jand.model.problem import ErrorNote
+from jand.model.record import FileProgress, FileRecord, Progress, PublicState, Record
+from jand.model.state import public
+
+if TYPE_CHECKING:
+    from jand.library.findings import Binary, Found
+    from jand.lifecycle.actor import Actor
+    from jand.model.gguf import Header
+
+ROOT_OFFLINE: Final = "root-offline"
+
+DISK_ERRORS: Final = frozenset({"incomplete-binary", "bad-binary", "legacy-ggml", "ambiguous-binary", "missing-binary"})
+"""Errors that say how the files lie; they go when the files are whole."""
+
+
+def paint(actor: Actor) -> Record:
+    found = actor.found
+    state, transition = public(actor.state)
+    error = actor.error
+    if actor.offline:
+        error = ErrorNote(
+            ROOT_OFFLINE, f'cannot see the folder of "{actor.id}": it is not there now', "mount the disk again"
+        )
+    return Record(
+        id=actor.id,
+        path=found.path,
+        created=found.spec.created if found.spec.created is not None else found.stamp.mtime_ns // 1_000_000_000,
+        owned_by=found.spec.owned_by or owner(found.spec.origin),
+        state=state,
+        spec=actor.spec_in_force,
+        transition=transition,
+        paused=actor.paused,
+        restart_needed=actor.restart_needed,
+        error=error,
+        progress=actor.progress or arriving(found) if state is PublicState.DOWNLOADING else None,
+        files=files(found),
+        details=details(actor),
+        aliases=actor.aliases,
+    )
+
+
+def owner(origin: str) -> str:
+    """Return the first part of *origin*: the user of `user/repo`, the host of a URL."""
+    return origin.removeprefix("https://").removeprefix("http://").split("/", 1)[0]
+
+
+def files(found: Found) -> tuple[FileRecord, ...]:
+    there = [
+        FileRecord(
+            binary.name,
+            binary.size if binary.present else binary.needed,
+            present=binary.present,
+            sha256=found.spec.metadata.find_digest(binary.name),
+        )
+        for binary in found.binaries
+    ]
+    absent = [
+        FileRecord(name, None, present=False, sha256=found.spec.metadata.find_digest(name))
+        for name in found.missing
+        if all(name != file.name for file in there)
+    ]
+    return (*there, *absent)
+
+
+def arriving(found: Found) -> Progress | None:
+    """How far the binaries that somebody copies in have come; None where there is nothing yet."""
+    parts = [FileProgress(binary.name, binary.size, binary.needed) for binary in found.binaries if binary.present]
+    if not parts:
+        return None
+    total = None
+    if not found.missing and all(part.bytes_total is not None for part in parts):
+        total = sum(part.bytes_total or 0 for part in parts)
+    return Progress(sum(part.bytes_done for part in parts), total, files=tuple(parts))
+
+
+def details(actor: Actor) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    header = weights_header(actor.found.binaries)
+    if header is not None:
+        facts |= header_details(header)
+    if any(binary.role is Role.PROJECTOR for binary in actor.found.binaries):
+        facts["vision"] = True
+    if actor.loaded is not None:
+        facts["load_progress"] = round(actor.loaded, 3)
+    if actor.running is not None:
+        facts |= actor.running.details()
+    return facts
+
+
+def weights_header(binaries: tuple[Binary, ...]) -> Header | None:
+    return next((binary.header for binary in binaries if binary.role is Role.WEIGHTS and binary.header), None)
+
+
+def header_details(header: Header) -> dict[str, Any]:
+    """Return what the GGUF says of itself, in the words of the contract; unknown facts are left out."""
+    facts = {
+        "architecture": header.architecture,
+        "name": header.name,
+        "parameters": header.parameters,
+        "quantization": header.quantization,
+        "context_length": header.context_length,
+        "embedding_length": header.embedding_length,
+        "vocabulary": header.vocab_size,
+        "template": header.has_template,
+        "license": header.license,
+        "split_count": header.split_count,
+    }
+    return {name: value for name, value in facts.items() if value is not None}

@@ -1,0 +1,126 @@
+"""Local models: from what the disk holds to a worker process that serves it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+import structlog
+
+from jand.engine import process
+from jand.engine.protocol import WorkerConfig
+from jand.library.findings import Role
+from jand.lifecycle.running import Upstream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from jand.engine.process import Worker
+    from jand.library.findings import Found
+    from jand.lifecycle.notes import Notes
+    from jand.model.spec import Spec
+
+log = structlog.get_logger(__name__)
+
+CONNECT_TIMEOUT_S: Final = 10.0
+"""A worker's socket is local: one that takes longer to accept is hung."""
+
+
+class LocalWorkers:
+    """Starts workers whose sockets lie in *directory* (entered by this user alone); *command* replaces the worker's executable, for tests."""
+
+    def __init__(
+        self, directory: Path, notes: Notes, *, start_timeout_s: float, command: Sequence[str] | None = None
+    ) -> None:
+        self._directory = directory
+        self._notes = _MachineSection(notes)
+        self._start_timeout_s = start_timeout_s
+        self._command = command
+
+    async def launch(
+        self, model_id: str, found: Found, spec: Spec, on_progress: Callable[[float], None]
+    ) -> LocalRunning:
+        """Start a worker for *found* with the parameters of *spec*; StartError and WorkerDiedError as `process` raises them."""
+        weights = [binary for binary in found.binaries if binary.role is Role.WEIGHTS]
+        projector = next((binary for binary in found.binaries if binary.role is Role.PROJECTOR), None)
+        config = WorkerConfig(
+            model_id=model_id,
+            weights=tuple(str(binary.path) for binary in weights),
+            projector=None if projector is None else str(projector.path),
+            init=spec.parameters.init.given(),
+            runtime=spec.parameters.runtime.given(),
+            socket=str(self._directory / f"{secrets.token_hex(6)}.sock"),
+        )
+        began = time.monotonic()
+        worker_log = log.bind(model=model_id)
+        worker = await process.start_with_protection(
+            config,
+            self._notes,
+            command=self._command,
+            on_progress=on_progress,
+            on_log=lambda line: worker_log.debug("worker", line=line),
+            start_timeout_s=self._start_timeout_s,
+        )
+        return LocalRunning(model_id, spec, worker, loaded_in_s=time.monotonic() - began)
+
+
+class LocalRunning:
+    """A running worker; satisfies `running.Running`."""
+
+    def __init__(self, model_id: str, spec: Spec, worker: Worker, *, loaded_in_s: float) -> None:
+        self._spec = spec
+        self._worker = worker
+        self._loaded_in_s = loaded_in_s
+        self._since = time.time()
+        connector = aiohttp.UnixConnector(str(worker.socket), limit=0)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
+        session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
+        self._upstream = Upstream(session, "http://worker", {}, model_id)
+
+    @property
+    def pid(self) -> int:
+        return self._worker.pid
+
+    @property
+    def upstream(self) -> Upstream:
+        return self._upstream
+
+    def init_changed(self, spec: Spec) -> bool:
+        return spec.parameters.init != self._spec.parameters.init
+
+    def apply_runtime(self, spec: Spec) -> None:
+        self._worker.set_runtime(spec.parameters.runtime.given())
+
+    def details(self) -> dict[str, Any]:
+        return {
+            **self._worker.details,
+            "pid": self._worker.pid,
+            "memory": self._worker.memory(),
+            "loaded_in": round(self._loaded_in_s, 3),
+            "since": round(self._since, 3),
+        }
+
+    async def wait(self) -> str:
+        return (await self._worker.wait()).message
+
+    async def stop(self, *, grace_s: float, force: bool) -> None:
+        await self._worker.stop(grace_s=grace_s, force=force)
+
+    async def close(self) -> None:
+        await self._upstream.session.close()
+
+
+class _MachineSection:
+    """The part of the notes that the engine may use; satisfies `engine.machine.MachineNotes`."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+
+    def get(self, key: str) -> object:
+        return self._notes.find("machine", key)
+
+    def set(self, key: str, value: object) -> None:
+        self._notes.note("machine", key, value)
