@@ -201,11 +201,11 @@ _SPLIT = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf", re.IGNORECASE | re.D
 
 
 class SplitPart(NamedTuple):
-    """One file of a model cut into *count*; *no* counts from 1. *prefix* keeps the folder."""
+    """One file of a model cut into *total*; *no* counts from 1. *prefix* keeps the folder."""
 
     prefix: str
     no: int
-    count: int
+    total: int
 
 
 def find_quantization(name: str) -> str | None:
@@ -258,8 +258,8 @@ def split_part(name: str) -> SplitPart | None:
     match = _SPLIT.fullmatch(name)
     if match is None:
         return None
-    no, count = int(match[2]), int(match[3])
-    return SplitPart(match[1], no, count) if 1 <= no <= count else None
+    no, total = int(match[2]), int(match[3])
+    return SplitPart(match[1], no, total) if 1 <= no <= total else None
 
 
 def split_names(name: str) -> tuple[str, ...]:
@@ -268,7 +268,7 @@ def split_names(name: str) -> tuple[str, ...]:
     if part is None:
         return (name,)
     ending = name[-len(".gguf") :]
-    return tuple(f"{part.prefix}-{no:05d}-of-{part.count:05d}{ending}" for no in range(1, part.count + 1))
+    return tuple(f"{part.prefix}-{no:05d}-of-{part.total:05d}{ending}" for no in range(1, part.total + 1))
 
 
 def is_projector_name(name: str) -> bool:

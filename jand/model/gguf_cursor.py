@@ -1,0 +1,189 @@
+"""A place in a stream of bytes, which reads ahead in large pieces and never past the limits of a header.
+
+It knows what a GGUF is made of (numbers, strings, arrays of both) and nothing of what they mean. `data` and `pos` are open to its caller, because unpacking in
+place is what makes a header of a quarter of a million strings cost milliseconds: call `need`, then unpack at `pos` and move it on.
+"""
+
+from __future__ import annotations
+
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from jand.errors import GgufError, IncompleteGgufError
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+MAX_HEADER: Final = 256 << 20
+MAX_STRING: Final = 16 << 20
+MAX_STRINGS: Final = 4 << 20
+"""Elements of all string arrays of a header together: five times the largest vocabulary with its merges, and half a second to step over."""
+
+_FIRST_READ: Final = 32 << 10
+_READ: Final = 256 << 10
+_HOLE: Final = 32
+"""So many zeros, where no GGUF could have them, are taken for a part of the file that has not been written yet."""
+
+
+class Cursor:
+    """Reads a file of *size* bytes from its beginning, where *stream* must stand; *label* is how messages call it."""
+
+    __slots__ = (
+        "_base",
+        "_size",
+        "_stream",
+        "_strings_left",
+        "byte_order",
+        "data",
+        "label",
+        "order",
+        "pos",
+        "u32",
+        "u64",
+    )
+
+    def __init__(self, stream: BinaryIO, size: int, label: str) -> None:
+        self._stream = stream
+        self._size = size
+        self._base = 0
+        self._strings_left = MAX_STRINGS
+        self.label = label
+        self.pos = 0
+        self.data = self._read(_FIRST_READ)
+        self.use_byte_order("little")
+
+    def use_byte_order(self, byte_order: str) -> None:
+        """Read numbers from here on as *byte_order* ("little" or "big") has them; `order` is its sign in the format of struct."""
+        self.byte_order = byte_order
+        self.order = ">" if byte_order == "big" else "<"
+        self.u32 = struct.Struct(self.order + "I").unpack_from
+        self.u64 = struct.Struct(self.order + "Q").unpack_from
+
+    @property
+    def position(self) -> int:
+        """The offset in the file of the next byte."""
+        return self._base + self.pos
+
+    @property
+    def left(self) -> int:
+        """How many bytes the file has from here on."""
+        return self._size - self.position
+
+    def need(self, count: int) -> None:
+        """Have the next *count* bytes in `data` from `pos` on."""
+        if len(self.data) - self.pos < count:
+            self._refill(count)
+
+    def read_u32(self) -> int:
+        self.need(4)
+        value: int = self.u32(self.data, self.pos)[0]
+        self.pos += 4
+        return value
+
+    def read_u64(self) -> int:
+        self.need(8)
+        value: int = self.u64(self.data, self.pos)[0]
+        self.pos += 8
+        return value
+
+    def read_name(self, longest: int, what: str) -> bytes:
+        """Read the name of a *what*: a string that is neither empty nor longer than *longest*."""
+        length = self.read_u64()
+        if not 0 < length <= longest:
+            self.pos -= 8
+            raise self.bad(f"the name of a {what} has {length:,} bytes")
+        return self.take(length)
+
+    def take(self, count: int) -> bytes:
+        self.need(count)
+        start = self.pos
+        self.pos = start + count
+        return self.data[start : self.pos]
+
+    def skip(self, count: int) -> None:
+        """Step over *count* bytes without reading those that are not here yet."""
+        self.pos += count
+        if self.pos > len(self.data):
+            self._jump()
+
+    def skip_strings(self, count: int) -> None:
+        """Step over *count* strings, each its length in 64 bits and then its bytes."""
+        if count > self._strings_left:
+            raise self.bad(f"it lists more than {MAX_STRINGS:,} strings")
+        self._strings_left -= count
+        self.expect(8 * count)
+        while count:
+            self.need(8)
+            count = self._skip_strings_here(count)
+
+    def _skip_strings_here(self, count: int) -> int:
+        """Step over those of *count* strings whose lengths are in `data`; return how many are left."""
+        unpack, data, pos = self.u64, self.data, self.pos
+        left = count
+        with suppress(struct.error, OverflowError):  # the next length lies beyond `data`
+            for left in range(count, 0, -1):  # noqa: B007
+                pos += 8 + unpack(data, pos)[0]
+            left = 0
+        if pos - len(data) > MAX_STRING:
+            raise self.bad("it lists a string that is longer than any could be")
+        self.pos = pos
+        if pos > len(data):
+            self._jump()
+        return left
+
+    def expect(self, count: int) -> None:
+        """Refuse a file that has not *count* more bytes, before any work is spent on them."""
+        if count > self._size - self.position:
+            raise self.ended(self.position + count)
+
+    def bad(self, cause: str) -> GgufError:
+        """Make the error for what stands at `pos`; where only zeros stand, the file is taken for one that is not written to its end."""
+        rest = self.data[self.pos : self.pos + _HOLE]
+        rest += self._read(_HOLE - len(rest), after=len(self.data))
+        if len(rest) == _HOLE and not any(rest):
+            return IncompleteGgufError(
+                f"cannot use {self.label}: from byte {self.position:,} on, within its header, it holds zeros only",
+                hint="if nothing is writing to it any more, copy or download it again",
+            )
+        return GgufError(
+            f"cannot use {self.label}: it is a damaged GGUF: {cause} (near byte {self.position:,})",
+            hint="copy or download it again",
+        )
+
+    def ended(self, needed: int) -> IncompleteGgufError:
+        """Make the error for a file that ends before byte *needed* of its header."""
+        return IncompleteGgufError(
+            f"cannot use {self.label}: it ends within its header, at byte {self._size:,}, and needs at least {needed:,}",
+            hint="if nothing is writing to it any more, copy or download it again",
+            needed=needed,
+        )
+
+    def _refill(self, count: int) -> None:
+        if self.position + count > MAX_HEADER:
+            raise self.bad(f"its header is larger than {MAX_HEADER >> 20} MiB")
+        rest = self.data[self.pos :]
+        self._base += self.pos
+        self.pos = 0
+        self.data = rest + self._read(max(count, _READ) - len(rest), after=len(rest))
+        if len(self.data) < count:
+            raise self.ended(self._base + count)
+
+    def _jump(self) -> None:
+        """Go on where `pos` points to, beyond `data`."""
+        position = self.position
+        if position > self._size:
+            raise self.ended(position)
+        if position > MAX_HEADER:
+            raise self.bad(f"its header is larger than {MAX_HEADER >> 20} MiB")
+        self._stream.seek(position)
+        self._base, self.pos, self.data = position, 0, b""
+
+    def _read(self, count: int, after: int = 0) -> bytes:
+        """Read up to *count* bytes, which follow *after* ones that are here; a raw stream may return fewer than there are."""
+        count = min(count, self._size - self._base - after)
+        pieces = []
+        while count > 0 and (piece := self._stream.read(count)):
+            pieces.append(piece)
+            count -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
