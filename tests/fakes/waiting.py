@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, overload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -15,6 +15,10 @@ T = TypeVar("T")
 INTERVAL_S = 0.005
 
 
+@overload
+async def until(condition: Callable[[], Awaitable[T]], timeout_s: float = 5.0, *, what: str = "") -> T: ...
+@overload
+async def until(condition: Callable[[], T], timeout_s: float = 5.0, *, what: str = "") -> T: ...
 async def until(condition: Callable[[], T | Awaitable[T]], timeout_s: float = 5.0, *, what: str = "") -> T:
     """Return the first true value of *condition* (called again and again; it may be a coroutine function).
 
