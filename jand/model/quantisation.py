@@ -8,6 +8,7 @@ The numbers are those of llama.cpp: `ggml_type`, `llama_ftype`, and the measurem
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 
@@ -200,12 +201,13 @@ _SHORT = re.compile(r"(?<![A-Z0-9])(Q[234568])(?![A-Z0-9])")
 _SPLIT = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf", re.IGNORECASE | re.DOTALL)
 
 
-class SplitPart(NamedTuple):
-    """One file of a model cut into *total*; *no* counts from 1. *prefix* keeps the folder."""
+@dataclass(frozen=True, slots=True)
+class SplitPart:
+    """One file of a model cut into *count*; *no* counts from 1. *prefix* keeps the folder."""
 
     prefix: str
     no: int
-    total: int
+    count: int
 
 
 def find_quantization(name: str) -> str | None:
@@ -258,8 +260,8 @@ def split_part(name: str) -> SplitPart | None:
     match = _SPLIT.fullmatch(name)
     if match is None:
         return None
-    no, total = int(match[2]), int(match[3])
-    return SplitPart(match[1], no, total) if 1 <= no <= total else None
+    no, count = int(match[2]), int(match[3])
+    return SplitPart(match[1], no, count) if 1 <= no <= count else None
 
 
 def split_names(name: str) -> tuple[str, ...]:
@@ -268,7 +270,7 @@ def split_names(name: str) -> tuple[str, ...]:
     if part is None:
         return (name,)
     ending = name[-len(".gguf") :]
-    return tuple(f"{part.prefix}-{no:05d}-of-{part.total:05d}{ending}" for no in range(1, part.total + 1))
+    return tuple(f"{part.prefix}-{no:05d}-of-{part.count:05d}{ending}" for no in range(1, part.count + 1))
 
 
 def is_projector_name(name: str) -> bool:
