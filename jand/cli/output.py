@@ -1,0 +1,73 @@
+"""What verbs share to print: JSON for programs, tables and sizes for people. Colours and boxes on a terminal only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from jand.paths import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
+
+UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+
+
+def described(text: str, *examples: str) -> str:
+    """Return a help text with its examples kept line by line (the backspace keeps Typer from filling them into a paragraph)."""
+    return f"{text}\n\n\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
+
+
+def print_json(value: object) -> None:
+    """Print *value* as JSON, ASCII alone, so that names that are no text survive any pipe."""
+    say(json.dumps(value, indent=2, default=str))
+
+
+def say(text: str = "") -> None:
+    sys.stdout.write(text + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows below their column names: a drawn table on a terminal, columns padded with spaces elsewhere."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_drawn_table(columns, cells)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for row in (columns, *cells):
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_drawn_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - 60 ms that only a terminal has to wait for
+    from rich.console import Console  # noqa: PLC0415 - as above
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+    Console().print(table)
+
+
+def _style(cell: str) -> str:
+    word = cell.split(" ", 1)[0]
+    return {"running": "green", "downloading": "yellow", "error": "red", "warning": "yellow"}.get(word, "")
+
+
+def size(number: float | None) -> str:
+    """Write a number of bytes in decimal units, as disks and downloads count them."""
+    if number is None:
+        return "?"
+    unit = 0
+    while number >= 999.5 and unit < len(UNITS) - 1:
+        number /= 1000
+        unit += 1
+    return f"{number:.0f} {UNITS[unit]}" if unit == 0 or number >= 99.95 else f"{number:.1f} {UNITS[unit]}"
