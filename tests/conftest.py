@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LEFT_OUT: pytest.StashKey[list[str]] = pytest.StashKey()
 
@@ -62,3 +68,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("JAND_", "HF_", "HUGGING_FACE_")) or name == "XDG_RUNTIME_DIR":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def other_file_system(tmp_path: Path) -> Iterator[Path]:
+    """A directory on another file system than *tmp_path* (memory against disk)."""
+    for place in ("/dev/shm", "/run", str(Path.home()), "/tmp", "/var/tmp"):
+        base = Path(place)
+        if base.is_dir() and os.access(base, os.W_OK) and base.stat().st_dev != tmp_path.stat().st_dev:
+            folder = Path(tempfile.mkdtemp(prefix="jand-test-", dir=base))
+            yield folder
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+    pytest.fail("no second file system to write to")
