@@ -1,0 +1,83 @@
+"""The inference API: finds the model that a request names, makes sure that it runs, and relays. What else stands in the body is for the worker to judge."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from jand.api.relay import Relay
+from jand.api.route import read_body
+from jand.errors import BadJsonError, BadRequestError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from jand.api.route import Call
+    from jand.api.schemas import Nothing
+
+LARGE: Final = 256 * 1024
+"""Bytes of JSON above which it is read in a thread: about 2 ms of the event loop otherwise."""
+
+
+async def chat_completions(call: Call[Nothing, Nothing]) -> web.StreamResponse:
+    return await infer(call, "/v1/chat/completions")
+
+
+async def completions(call: Call[Nothing, Nothing]) -> web.StreamResponse:
+    return await infer(call, "/v1/completions")
+
+
+async def embeddings(call: Call[Nothing, Nothing]) -> web.StreamResponse:
+    return await infer(call, "/v1/embeddings")
+
+
+async def infer(call: Call[Nothing, Nothing], path: str) -> web.StreamResponse:
+    body = await read_body(call.request, call.shared.settings.max_inference_body)
+    wanted = await read_model(body)
+    try:
+        async with call.shared.manager.use(wanted) as upstream:
+            if upstream.model_id != wanted:
+                body = await run(renamed, body, upstream.model_id)
+            relay = Relay(call.request, upstream, model=wanted, drain=call.shared.drain)
+            return await relay.run(path, body)
+    except ModelNotFoundError as error:
+        error.param = error.param or "model"
+        raise
+
+
+async def read_model(body: bytes) -> str:
+    """Return what *body* names as its model. Raises BadJsonError or BadRequestError."""
+    content = await run(parse_object, body)
+    model = content.get("model")
+    if not isinstance(model, str) or not model:
+        missing = "it is missing" if model is None else "it is no text"
+        raise BadRequestError(
+            f"cannot use model: {missing}", hint="give the id of a model of GET /v1/models", param="model"
+        )
+    return model
+
+
+async def run(work: Any, body: bytes, *more: str) -> Any:
+    return await asyncio.to_thread(work, body, *more) if len(body) > LARGE else work(body, *more)
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(body.decode())
+    except UnicodeDecodeError as error:
+        raise BadJsonError(f"cannot read the body as JSON: it is no UTF-8 at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise BadJsonError(f"cannot read the body as JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        # A number of more than 4,300 digits, or brackets nested more than about 1,000 deep.
+        raise BadJsonError(
+            "cannot read the body as JSON: a number is too long or brackets are nested too deep"
+        ) from error
+    if not isinstance(content, dict):
+        raise BadJsonError("cannot use the body: it is no JSON object")
+    return content
+
+
+def renamed(body: bytes, model: str) -> bytes:
+    return json.dumps(parse_object(body) | {"model": model}).encode()

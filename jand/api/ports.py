@@ -1,0 +1,92 @@
+"""What the API asks of the lifecycle, as types: `lifecycle.manager.Manager` and the tests' in-memory one are both checked against it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    import aiohttp
+
+    from jand.lifecycle.events import EventLog, ProblemRecord
+    from jand.model.record import PublicState, Record
+
+
+class Upstream(Protocol):
+    """Where a request goes.
+
+    *url* is a bare server that speaks the API by the same paths (`http://worker`), or what stands there for `/v1` (`https://api.openai.com/v1`, an Azure
+    deployment); a query in it is kept. *headers* are added, and *model_id* is the name by which the upstream knows the model.
+    """
+
+    @property
+    def session(self) -> aiohttp.ClientSession: ...
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def model_id(self) -> str: ...
+
+
+class Kept(Protocol):
+    """A file that a deletion left, and why."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def why(self) -> str: ...
+
+
+class Deletion(Protocol):
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def removed(self) -> Sequence[str]: ...
+
+    @property
+    def kept(self) -> Sequence[Kept]: ...
+
+
+class Manager(Protocol):
+    """The registry and its actors. Cancelling a caller ends its waiting and nothing else: a start or a stop once asked for goes on."""
+
+    @property
+    def ready(self) -> asyncio.Event:
+        """Set when the first scan has ended."""
+
+    @property
+    def events(self) -> EventLog: ...
+
+    def list(self, state: PublicState | None = None) -> Sequence[Record]: ...
+
+    def get(self, model_id: str) -> Record:
+        """Look up an id or an alias. Raises ModelNotFoundError."""
+
+    async def start(
+        self, model_id: str, init_overrides: Mapping[str, Any] | None = None, *, wait: bool = True
+    ) -> Record: ...
+
+    async def stop(self, model_id: str, *, force: bool = False) -> Record: ...
+
+    async def delete(self, model_id: str, *, keep_files: bool = False) -> Deletion: ...
+
+    def problems(self) -> Sequence[ProblemRecord]: ...
+
+    async def rescan(self) -> Mapping[str, Any]: ...
+
+    def running_parameters(self, model_id: str) -> Mapping[str, Any]:
+        """Return the `init` and `runtime` parameters in force."""
+
+    def overview(self) -> Mapping[str, Any]: ...
+
+    def use(self, model_id: str) -> AbstractAsyncContextManager[Upstream]:
+        """Make sure that it runs and count a request in flight within the context."""

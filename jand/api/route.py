@@ -1,0 +1,163 @@
+"""One route of the API as a value, and how a request becomes a call of its handler: parsed, validated, counted, and after the first scan."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from jand.api import guard
+from jand.api.drain import stopping
+from jand.api.schemas import Nothing
+from jand.errors import BadJsonError, BadRequestError, BodyTooLargeError, JandError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from jand.api.drain import Drain
+    from jand.api.ports import Manager
+    from jand.api.render import ModelObjects
+    from jand.api.settings import ApiSettings
+
+log = structlog.get_logger(__name__)
+
+Q = TypeVar("Q", bound=BaseModel)
+B = TypeVar("B", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What every handler may use."""
+
+    manager: Manager
+    settings: ApiSettings
+    objects: ModelObjects
+    drain: Drain
+    facts: Mapping[str, str]
+    description: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Q, B]):
+    """A validated request. *id* is the decoded model id of the path, empty where the path has none."""
+
+    shared: Shared
+    request: web.Request
+    id: str
+    query: Q
+    body: B
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route(Generic[Q, B]):
+    """*answer* is the model of the JSON that it answers, None where that comes from elsewhere (*media* says what then).
+
+    *reads* documents a body that the handler reads by itself. *waits*: not before the first scan. *endless*: cut at once when the daemon stops.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[Call[Q, B]], Awaitable[BaseModel | web.StreamResponse]]
+    summary: str
+    query: type[Q]
+    body: type[B]
+    answer: type[BaseModel] | None
+    statuses: tuple[int, ...] = (200,)
+    media: tuple[str, ...] = ("application/json",)
+    reads: type[BaseModel] | None = None
+    errors: tuple[type[JandError], ...] = ()
+    waits: bool = True
+    endless: bool = False
+
+    @property
+    def takes_id(self) -> bool:
+        return "{id}" in self.path
+
+    @property
+    def pattern(self) -> str:
+        """The path for the router, which decodes an id once; it may hold any character, a slash (encoded or not) and a newline too."""
+        return self.path.replace("{id}", r"{id:[\s\S]+}")
+
+
+def bind(route: Route[Q, B], shared: Shared) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Return the aiohttp handler of *route*."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if request.method not in {"GET", "HEAD"}:
+            log.info("change asked for", method=request.method, path=request.path, **guard.find_peer(request))
+        with shared.drain.entered(endless=route.endless):
+            try:
+                return await _carry_out(route, shared, request)
+            except asyncio.CancelledError:
+                if not shared.drain.was_cut():
+                    raise
+                raise stopping() from None
+
+    return handle
+
+
+async def _carry_out(route: Route[Q, B], shared: Shared, request: web.Request) -> web.StreamResponse:
+    query = parse(route.query, request.query)
+    body = await parse_body(route.body, request, shared.settings.max_body)
+    if route.waits:
+        await shared.manager.ready.wait()
+    answer = await route.handler(Call(shared, request, request.match_info.get("id", ""), query, body))
+    return answer_json(answer) if isinstance(answer, BaseModel) else answer
+
+
+def answer_json(answer: BaseModel, status: int = 200) -> web.Response:
+    return web.Response(
+        status=status, body=answer.model_dump_json(by_alias=True).encode(), content_type="application/json"
+    )
+
+
+def parse(model: type[Q], given: Mapping[str, str]) -> Q:
+    """Validate the query; keys that it does not know are ignored."""
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as error:
+        raise refusal(error) from error
+
+
+async def parse_body(model: type[B], request: web.Request, limit: int) -> B:
+    if model is Nothing:
+        return model()
+    raw = await read_body(request, limit)
+    try:
+        return model.model_validate_json(raw or b"{}")
+    except ValidationError as error:
+        raise refusal(error) from error
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """Read the body, once. Raises BodyTooLargeError as soon as more than *limit* bytes are announced or have come."""
+    if (request.content_length or 0) > limit:
+        raise too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.content.iter_any():
+        size += len(chunk)
+        if size > limit:
+            raise too_large(limit)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def too_large(limit: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"cannot take the body: it is larger than {limit} bytes")
+
+
+def refusal(error: ValidationError) -> BadRequestError:
+    """Say what the first thing wrong with a query or body is, naming its field as it is written."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
+        return BadJsonError(f"cannot read the body as JSON: {first['msg'].removeprefix('Invalid JSON: ')}")
+    param = ".".join(str(part) for part in first["loc"])
+    if not param:
+        return BadJsonError("cannot use the body: it is no JSON object")
+    found = "" if first["type"] in {"missing", "extra_forbidden"} else f", found {str(first['input'])[:80]!r}"
+    return BadRequestError(f"cannot use {param}: {first['msg'][:1].lower()}{first['msg'][1:]}{found}", param=param)

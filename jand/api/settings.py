@@ -1,0 +1,84 @@
+"""What the API needs to be told, as plain values."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from jand.errors import SettingsError
+
+if TYPE_CHECKING:
+    import socket as sockets
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from jand.settings import Settings
+
+MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """*token* is asked for over TCP alone. *hosts* are names of this machine, beside its addresses, by which clients may call it over TCP.
+
+    *origins* are the web origins that may use the API (CORS), each as a browser writes it. Sizes are in bytes; an inference body may carry images.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
+    max_body: int = MIB
+    max_inference_body: int = 64 * MIB
+    heartbeat_s: float = 15.0
+    slow_reader_s: float = 30.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> ApiSettings:
+        """Take the API's part of *settings*; reads the token's file. Raises SettingsError."""
+        token = settings.token.get_secret_value() if settings.token is not None else None
+        if token is None and settings.token_file is not None:
+            token = read_token(settings.token_file)
+        return cls(token=token, hosts=frozenset(settings.hosts), origins=frozenset(settings.origins))
+
+
+@dataclass(frozen=True, slots=True)
+class ListenSettings:
+    """Where to listen. *inherited* are sockets that systemd or launchd has bound; with one of them for Unix, *socket* is not needed."""
+
+    socket: Path | None
+    socket_mode: int = 0o600
+    socket_group: str | None = None
+    listen: tuple[str, ...] = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    inherited: tuple[sockets.socket, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings, *, inherited: Sequence[sockets.socket] = ()) -> ListenSettings:
+        """Take the listeners' part of *settings*."""
+        return cls(
+            socket=settings.socket,
+            socket_mode=settings.socket_mode,
+            socket_group=settings.socket_group,
+            listen=(settings.listen,) if settings.listen else (),
+            tls_cert=settings.tls_cert,
+            tls_key=settings.tls_key,
+            inherited=tuple(inherited),
+        )
+
+
+def read_token(path: Path) -> str:
+    """Return the first line of *path*. Raises SettingsError where it is missing, empty, or open to everybody."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            token = file.readline(4096).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        raise SettingsError(f"cannot read token_file {path}: {cause}", hint="its first line is the token") from error
+    if mode & 0o007:
+        raise SettingsError(f"cannot use token_file {path}: everybody may read or write it", hint=f"chmod o= {path}")
+    if not token:
+        raise SettingsError(f"cannot use token_file {path}: its first line is empty", hint="write the token into it")
+    return token
