@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jand.cli import errors
-from jand.cli.output import JsonOption, described, print_json, print_table, say
+from jand.cli.output import JsonOption, print_json, print_table, say
 from jand.cli.problems import print_problem
+from jand.cli.verbs import described
 from jand.library.findings import Tree
 from jand.library.headers import HeaderCache
 from jand.library.scan import list_entries, scan_entry
@@ -30,7 +31,7 @@ app = typer.Typer()
 @app.command(
     "check",
     help=described(
-        "Validate a models folder (or one model's folder) offline. Exit status 1 where anything is wrong.",
+        "check",
         "jand check ~/janroot",
         "jand check ./zephyr-7b --json",
     ),

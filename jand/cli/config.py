@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from jand.cli.output import JsonOption, described, print_json, print_table
+from jand.cli.output import JsonOption, print_json, print_table
+from jand.cli.verbs import described
 from jand.settings import known_settings, load
 
 app = typer.Typer()
@@ -16,9 +17,10 @@ app = typer.Typer()
 @app.command(
     "config",
     help=described(
-        "Print every setting, its value, and where it came from: a flag, JAND_*, a line of jand.toml, or the default.",
+        "config",
         "jand config",
         "JAND_SETTLE=5 jand config --root /srv/janroot --json",
+        more="A value comes from a flag, a JAND_* variable, a line of jand.toml, or is the default.",
     ),
 )
 def config(

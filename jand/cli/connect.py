@@ -27,9 +27,10 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A model's id or o
 
 def ask(socket: Path | None, work: Callable[[Client], Awaitable[T]]) -> T:
     """Run *work* with a client of the daemon. Raises DaemonUnavailableError where no daemon answers."""
+    found = find_socket(socket)
 
     async def with_client() -> T:
-        async with Client(find_socket(socket)) as client:
+        async with Client(found) as client:
             return await work(client)
 
     return asyncio.run(with_client())

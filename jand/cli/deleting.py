@@ -10,7 +10,8 @@ import typer
 from jand.cli import errors
 from jand.cli.connect import IdArgument, SocketOption, ask
 from jand.cli.models import size_of
-from jand.cli.output import JsonOption, described, print_json, say
+from jand.cli.output import JsonOption, print_json, say
+from jand.cli.verbs import described
 from jand.paths import printable
 
 app = typer.Typer()
@@ -19,7 +20,7 @@ app = typer.Typer()
 @app.command(
     "delete",
     help=described(
-        "Delete a model: its JSON, and those binaries in its folder that no other model uses.",
+        "delete",
         "jand delete zephyr-7b",
         "jand delete zephyr-7b --keep-files --yes",
     ),

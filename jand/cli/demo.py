@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import typer
 
 from jand.cli import errors
-from jand.cli.output import JsonOption, described, print_json, print_table, say, size
+from jand.cli.output import JsonOption, print_json, print_table, say, size
 from jand.cli.scratch import ScratchDaemon
+from jand.cli.verbs import described
 from jand.client import Client
 from jand.errors import JandError, ModelNotFoundError
 from jand.paths import printable
@@ -52,9 +53,10 @@ ANSWER_S: Final = 300.0
 @app.command(
     "demo",
     help=described(
-        "Show the whole story in a scratch folder: start a daemon, drop a real model, start it, ask it, stop. Leaves nothing behind.",
+        "demo",
         "jand demo",
         "jand demo --json",
+        more="Leaves nothing behind.",
     ),
 )
 def demo(json: JsonOption = False) -> int:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from jand.cli.connect import IdArgument, SocketOption, ask
-from jand.cli.output import JsonOption, described, print_json, print_table, say, size
+from jand.cli.output import JsonOption, print_json, print_table, say, size
+from jand.cli.verbs import described
 from jand.paths import printable
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ PLAIN: Final = ("origin", "import_format", "owned_by", "path", "aliases")
 @app.command(
     "list",
     help=described(
-        "List the models: id, state, size of the binaries, and what is wrong.",
+        "list",
         "jand list",
         "jand list --state running",
         "jand list --json | jq -r '.data[].id'",
@@ -74,7 +75,7 @@ def size_of(model: dict[str, Any]) -> str:
 @app.command(
     "show",
     help=described(
-        "Show one model: its JSON's fields, its files, what its header says.",
+        "show",
         "jand show zephyr-7b",
         "jand show zephyr-7b --json",
     ),

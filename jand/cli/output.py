@@ -18,11 +18,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 
-def described(text: str, *examples: str) -> str:
-    """Return a help text with its examples kept line by line (the backspace keeps Typer from filling them into a paragraph)."""
-    return f"{text}\n\n\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
-
-
 def print_json(value: object) -> None:
     """Print *value* as JSON, ASCII alone, so that names that are no text survive any pipe."""
     say(json.dumps(value, indent=2, default=str))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from jand.cli.connect import SocketOption, ask
-from jand.cli.output import JsonOption, described, print_json, say
+from jand.cli.output import JsonOption, print_json, say
+from jand.cli.verbs import described
 from jand.paths import printable
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ app = typer.Typer()
 @app.command(
     "problems",
     help=described(
-        "List what is wrong in the models folder, with file, line and what mends it.",
+        "problems",
         "jand problems",
         "jand problems --json",
     ),

@@ -1,6 +1,6 @@
 """The program `jand`: finds the verb's module, runs it, and turns whatever happens into an exit status.
 
-`jand list` has to answer at once, so no module of a verb is imported before that verb is asked for (help imports them all).
+`jand list` has to answer at once, so no module of a verb is imported before that verb is asked for (help needs none of them).
 """
 
 from __future__ import annotations
@@ -8,53 +8,41 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typing_extensions import override
 
 import jand
 from jand.cli import errors
-from jand.cli.output import described
+from jand.cli.verbs import VERBS, with_examples
 from jand.errors import JandError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERBS: Final = {
-    "serve": "serve",
-    "status": "status",
-    "list": "models",
-    "show": "models",
-    "start": "running",
-    "stop": "running",
-    "delete": "deleting",
-    "problems": "problems",
-    "check": "check",
-    "config": "config",
-    "demo": "demo",
-}
-"""Each verb with the module that holds it, in the order of `jand --help`."""
-
 
 class _Program(TyperGroup):
-    """The verbs, each made when it is looked up."""
+    """The verbs: as sentences for help and completion, whole when one of them is resolved."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands: dict[str, Any] = dict.fromkeys(VERBS)
+        self.commands: dict[str, Any] = {
+            name: TyperCommand(name=name, callback=lambda: None, help=verb.sentence) for name, verb in VERBS.items()
+        }
 
     @override
     def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
 
     @override
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in VERBS and self.commands[cmd_name] is None:
-            module = importlib.import_module(f"jand.cli.{VERBS[cmd_name]}")
-            self.commands[cmd_name] = typer.main.get_group(module.app).commands[cmd_name]
-        return self.commands.get(cmd_name)
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name in VERBS:
+            module = importlib.import_module(f"jand.cli.{VERBS[name].module}")
+            self.commands[name] = typer.main.get_group(module.app).commands[name]
+        return super().resolve_command(ctx, args)
 
 
 def _print_version(wanted: bool) -> None:
@@ -67,7 +55,7 @@ app = typer.Typer(cls=_Program, context_settings={"help_option_names": ["-h", "-
 
 
 @app.callback(
-    help=described(
+    help=with_examples(
         "Drop a model into a folder, use it from every app.",
         "jand serve",
         "cp -r zephyr-7b ~/janroot/models/",

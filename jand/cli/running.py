@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from jand.cli.connect import IdArgument, SocketOption, ask
-from jand.cli.output import JsonOption, described, print_json, say, size
+from jand.cli.output import JsonOption, print_json, say, size
+from jand.cli.verbs import described
 from jand.errors import JandError
 from jand.paths import printable
 
@@ -28,9 +29,10 @@ POLL_S: Final = 0.2
 @app.command(
     "start",
     help=described(
-        "Load a model; return when it answers requests. Starting a running model does nothing.",
+        "start",
         "jand start zephyr-7b",
         "jand start zephyr-7b --init ctx_len=8192 --init n_parallel=2",
+        more="Starting a running model does nothing.",
     ),
 )
 def start(
@@ -110,7 +112,7 @@ async def _show_loading(client: Client, model_id: str, starting: asyncio.Task[An
 @app.command(
     "stop",
     help=described(
-        "Stop a model and give its memory back; running answers end first.",
+        "stop",
         "jand stop zephyr-7b",
         "jand stop zephyr-7b --force",
     ),

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jand import daemon, log
-from jand.cli.output import described
+from jand.cli.verbs import described
 from jand.settings import load
 
 app = typer.Typer()
@@ -21,10 +20,11 @@ def _flag(name: str, metavar: str, text: str) -> Any:
 @app.command(
     "serve",
     help=described(
-        "Serve the models below a root until SIGTERM or Ctrl-C. Every flag is a setting; jand config lists them all.",
+        "serve",
         "jand serve",
         "jand serve --root /srv/janroot --log-format json",
         "jand serve --listen 127.0.0.1:1337",
+        more="Every flag is a setting; jand config lists them all.",
     ),
 )
 def serve(
@@ -62,6 +62,9 @@ def serve(
     log_format: Annotated[str | None, _flag("--log-format", "FORMAT", "auto, text or json.")] = None,
 ) -> int:
     loaded = load(dict(locals()))
+
+    from jand import daemon, log  # noqa: PLC0415 - all of the daemon, which the help of every verb would wait for
+
     settings = loaded.settings
     with log.logging_to(level=settings.log_level, form=settings.log_format):
         return asyncio.run(daemon.run(loaded))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from jand.cli.connect import SocketOption, ask
-from jand.cli.output import JsonOption, described, print_json, say
+from jand.cli.output import JsonOption, print_json, say
+from jand.cli.verbs import described
 from jand.paths import printable
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ app = typer.Typer()
 @app.command(
     "status",
     help=described(
-        "Say how the daemon is: version, models by state, what it watches, problems.",
+        "status",
         "jand status",
         "jand status --json",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from typing_extensions import override
 
 from jand.log import MASK, Secrets, Sink, logging_to
 from tests.fakes.waiting import until_sync
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 
 class Terminal(io.StringIO):
+    @override
     def isatty(self) -> bool:
         return True
 
@@ -163,17 +166,17 @@ def test_a_secret_that_becomes_known_later_is_masked_from_then_on() -> None:
 
 @pytest.fixture
 def stuck_pipe() -> Iterator[tuple[TextIO, int]]:
-    """A pipe that is full and that nobody reads."""
+    """Give a pipe that is full and that nobody reads, as the stream to write to and the descriptor to read from."""
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
-    with pytest.raises(BlockingIOError):
+    with contextlib.suppress(BlockingIOError):
         while True:
             os.write(write_end, b"\n" * 65536)
     os.set_blocking(write_end, True)
-    with os.fdopen(write_end, "w", closefd=True) as stream:
+    with os.fdopen(write_end, "w") as stream:
         yield stream, read_end
         os.set_blocking(read_end, False)
-        with pytest.raises(BlockingIOError):
+        with contextlib.suppress(BlockingIOError):
             while os.read(read_end, 1 << 20):
                 pass
     os.close(read_end)
