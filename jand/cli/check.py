@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from jand.library.findings import EntryScan, Found
 
 app = typer.Typer()
+
+SETTLED_S: Final = 3600.0
+"""How old everything counts as at least: offline nobody comes back to look at what is still being written."""
 
 
 @app.command(
@@ -69,8 +72,8 @@ def scan(directory: Path) -> list[EntryScan]:
     if (directory / "models").is_dir():
         directory /= "models"
     headers = HeaderCache(None)
-    now = time.time()
-    if directory.name != "models" and any(entry.is_file() for entry in os.scandir(directory)):
+    now = time.time() + SETTLED_S
+    if directory.name != "models" and any(entry.is_file() for entry in directory.iterdir()):
         tree = Tree(directory.parent, label=str(directory.parent), writable=False)
         return [scan_entry(tree, directory.name, headers, now=now)]
     tree = Tree(directory, label=str(directory), writable=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -41,10 +42,11 @@ def test_every_verb_in_the_text_is_a_command_and_every_command_is_in_the_table()
 
 
 def test_every_flag_in_the_text_is_one_of_its_verb() -> None:
-    group = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
     for command, words in (row[:2] for row in table("Command line") if row[0].startswith("`jand")):
         verb = command.strip("`").split()[1]
-        options = {name for parameter in group.get_command(None, verb).params for name in parameter.opts}  # type: ignore[attr-defined, arg-type]
+        _, found, _ = group.resolve_command(typer.Context(group), [verb])
+        options = {name for parameter in found.params for name in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", words)) <= options, verb
 
 
