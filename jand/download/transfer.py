@@ -1,0 +1,351 @@
+"""One file from an address to its final name: asked for, resumed after anything, hashed as it is written, verified whole, then renamed.
+
+One connection, one writer thread. A resume always asks the first address again, since what it redirects to expires. What arrives under the final name from elsewhere wins, and
+ends the transfer. Cancelling the task keeps the partial.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import structlog
+
+from jand.download.disk import CHECK_EVERY, Space, disk_error
+from jand.download.hub_errors import LATER, failure_of, hub_refusal, is_temporary, plain_refusal
+from jand.download.partial import FileArrivedError, Notes, Partial, PartialGoneError, WrongBytesError
+from jand.download.repository import find_hub_address, parse_digest, shown_url
+from jand.download.retry import Patience, TemporaryFailureError
+from jand.download.threads import see_through
+from jand.errors import BadDigestError, GgufError, HubUnavailableError, IncompleteGgufError, JandError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from jand.download.pace import Bandwidth
+    from jand.download.plan import WantedFile
+    from jand.download.settings import DownloadSettings
+    from jand.download.web import Answer, Web
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+OUTSTANDING: Final = 2
+"""Chunks that may wait for the disk: what a kill can lose, beside what the system still holds."""
+
+_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
+
+
+class Outcome(StrEnum):
+    FETCHED = "fetched"
+    ARRIVED = "arrived"
+    """A file of that name came from elsewhere meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all transfers share."""
+
+    web: Web
+    settings: DownloadSettings
+    bandwidth: Bandwidth
+    space: Space
+
+
+class Transfer:
+    """One run for one file.
+
+    *slot* is held while connected and let go while waiting for another attempt. *owners* are noted beside the partial. *on_bytes* is told the bytes that are
+    there, the size as far as it is known, and how many of the bytes have just come.
+    """
+
+    def __init__(
+        self,
+        wanted: WantedFile,
+        directory: Path,
+        means: Means,
+        *,
+        slot: Callable[[], AbstractAsyncContextManager[None]],
+        owners: Callable[[], tuple[str, ...]],
+        on_bytes: Callable[[int, int | None, int], None],
+    ) -> None:
+        self._wanted = wanted
+        self._means = means
+        self._slot = slot
+        self._owners = owners
+        self._on_bytes = on_bytes
+        self._policy = means.settings.retry
+        self._partial = Partial(directory, wanted.name)
+        self._stop = threading.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jand-download")
+        self._patience = Patience(self._policy, random.random)
+        self._size = wanted.size
+        self._sha256 = wanted.sha256
+        self._etag: str | None = None
+        self._have = 0
+        self._highest = 0
+        self._hashed = False
+        self._fetched_again = False
+
+    async def run(self) -> Outcome:
+        """Return once the file is there under its name. Raises DownloadError or GgufError; `retry_after_s` says when to run another transfer."""
+        try:
+            await self._in_thread(self._partial.open)
+            await self._until_done()
+        except FileArrivedError:
+            await self._in_thread(self._partial.discard)
+            return Outcome.ARRIVED
+        except OSError as error:
+            raise disk_error(error, self._wanted.name, retry_after_s=self._policy.disk_full_s) from error
+        except JandError as error:
+            if error.retry_after_s is None:
+                error.retry_after_s = self._policy.permanent_s
+            raise
+        else:
+            return Outcome.FETCHED
+        finally:
+            self._stop.set()
+            self._means.space.release(self)
+            await self._close()
+
+    async def _close(self) -> None:
+        """Wait until the thread is done with the file, also when cancelled once more, so that the next transfer of it finds it free."""
+        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._partial.close)
+        try:
+            await see_through(closing, self._stop.set)
+        finally:
+            self._thread.shutdown(wait=False)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _until_done(self) -> None:
+        while True:
+            try:
+                async with self._slot():
+                    await self._attempt()
+                    await self._finish()
+                    return
+            except PartialGoneError:
+                log.info("partial deleted, beginning again", file=self._wanted.name)
+                await self._reset()
+            except TemporaryFailureError as failure:
+                delay = self._patience.delay_after(failure)
+                log.info(
+                    "download interrupted", file=self._wanted.name, reason=str(failure), retry_in_s=round(delay, 1)
+                )
+                await asyncio.sleep(delay)
+
+    async def _attempt(self) -> None:
+        await self._resume()
+        if self._size is not None and self._sha256 is not None and self._have == self._size:
+            return
+        headers = {}
+        if self._have:
+            headers["Range"] = f"bytes={self._have}-"
+            if self._etag:
+                headers["If-Range"] = self._etag
+        async with self._means.web.get(self._wanted.source, headers, on_hub=self._wanted.on_hub) as answer:
+            self._raise_for_status(answer)
+            await self._identify(answer)
+            if answer.status != 416:
+                await self._begin_body(answer)
+                await self._receive(answer)
+            elif not self._is_whole_by_range(answer):
+                await self._reset()
+                raise TemporaryFailureError(self._unavailable("the server has no such range"))
+
+    async def _resume(self) -> None:
+        """Take up what an earlier run left, once: where it is the beginning of what is wanted now, hash it, else drop it."""
+        if self._hashed:
+            return
+        notes = self._partial.notes
+        same = notes is not None and notes.source == self._wanted.source
+        if self._sha256 is not None:
+            usable = notes is None or notes.sha256 == self._sha256 or (notes.sha256 is None and same)
+        else:
+            # Without a digest only the server's own tag says whether its file is still the same.
+            usable = same and notes is not None and notes.etag is not None
+        if notes is not None and same:
+            self._etag = notes.etag
+            self._size = self._size if self._size is not None else notes.size
+        if not usable or (self._size is not None and self._partial.size > self._size):
+            await self._reset()
+        elif self._partial.size:
+            self._on_bytes(self._partial.size, self._size, 0)
+            await self._in_thread(lambda: self._partial.rehash(self._stop))
+        self._have = self._highest = self._partial.size
+        self._hashed = True
+        self._on_bytes(self._have, self._size, 0)
+
+    async def _reset(self) -> None:
+        await self._in_thread(self._partial.reset)
+        self._have = 0
+        self._etag = None
+        self._on_bytes(0, self._size, 0)
+
+    def _raise_for_status(self, answer: Answer) -> None:
+        if answer.status in {200, 206, 416}:
+            return
+        what = self._wanted.name
+        if is_temporary(answer):
+            raise failure_of(answer, what)
+        if self._wanted.on_hub and not answer.redirected:
+            address = find_hub_address(self._wanted.source, self._means.settings.endpoint)
+            name = address.repository.name if address else self._wanted.source
+            raise hub_refusal(
+                answer.status, answer.headers, name, what, has_token=self._means.settings.token is not None
+            )
+        raise plain_refusal(answer, what)
+
+    async def _identify(self, answer: Answer) -> None:
+        """Learn size and digest from the hub's first answer, and refuse another file than the wanted one."""
+        if not self._wanted.on_hub:
+            return
+        digest = parse_digest(answer.stated.get("X-Linked-ETag", answer.stated.get("ETag", "")))
+        size = answer.stated.get("X-Linked-Size", "")
+        if digest is not None and self._sha256 is not None and digest != self._sha256:
+            if self._wanted.demanded:
+                raise self._bad_digest(f"the hub has sha256 {digest}, the JSON demands {self._sha256}")
+            self._sha256, self._size = digest, int(size) if size.isdigit() else None
+            await self._reset()
+            raise TemporaryFailureError(self._unavailable("the file was replaced on the hub"))
+        self._sha256 = self._sha256 or digest
+        if self._size is None and size.isdigit():
+            self._size = int(size)
+
+    async def _begin_body(self, answer: Answer) -> None:
+        """Check that the body is what was asked for, and bring the partial to where it begins."""
+        if answer.headers.get("Content-Encoding", "identity").lower() not in {"", "identity"}:
+            raise TemporaryFailureError(self._unavailable("the server compresses what must not be"))
+        total: int | None = None
+        if answer.status == 206:
+            found = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+            start = int(found[1]) if found and found[1] else None
+            total = int(found[3]) if found and found[3] != "*" else None
+            if start != self._have or (total is not None and self._size is not None and total != self._size):
+                await self._reset()
+                raise TemporaryFailureError(self._unavailable("the server sends another range than was asked for"))
+        else:
+            if self._have:
+                log.info("server ignores ranges, beginning again", file=self._wanted.name)
+                await self._reset()
+            total = answer.response.content_length
+            if total is not None and self._size is not None and total != self._size:
+                cause = f"the server announces {total} bytes in place of {self._size}"
+                raise TemporaryFailureError(self._unavailable(cause))
+        self._size = self._size if self._size is not None else total
+        etag = answer.headers.get("ETag", "")
+        self._etag = etag if etag.startswith('"') else None
+        notes = Notes(self._wanted.source, self._sha256, self._size, self._etag, self._owners())
+        await self._in_thread(lambda: self._partial.note(notes))
+        await self._claim_space()
+
+    async def _claim_space(self) -> None:
+        remaining = max(0, (self._size or self._have) - self._have)
+        claim = self._means.space.claim
+        await self._in_thread(lambda: claim(self._partial.descriptor, self, remaining, self._wanted.name))
+
+    def _is_whole_by_range(self, answer: Answer) -> bool:
+        """Whether a 416 means that nothing is left to fetch."""
+        found = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+        if not (self._have and found and not found[1] and found[3] == str(self._have)):
+            return False
+        self._size = self._size if self._size is not None else self._have
+        return True
+
+    async def _receive(self, answer: Answer) -> None:
+        checked_at = self._have
+        async with self._writing() as write:
+            async for chunk in answer.response.content.iter_chunked(self._means.bandwidth.read_size):
+                room = None if self._size is None else self._size - self._have
+                await write(chunk if room is None or len(chunk) <= room else chunk[:room])
+                if self._have - checked_at >= CHECK_EVERY:
+                    checked_at = self._have
+                    await self._claim_space()
+                await self._means.bandwidth.take(len(chunk))
+                if room is not None and len(chunk) >= room:
+                    break
+        if self._size is not None and self._have < self._size:
+            raise TemporaryFailureError(self._unavailable(f"it ended at {self._have} of {self._size} bytes"))
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+        """Yield what hands a chunk to the thread; whatever happens, all that was handed over is written at the end."""
+        loop = asyncio.get_running_loop()
+        outstanding: deque[asyncio.Future[None]] = deque()
+
+        async def write(chunk: bytes) -> None:
+            if len(outstanding) >= OUTSTANDING:
+                await asyncio.shield(outstanding[0])
+                del outstanding[0]
+            outstanding.append(loop.run_in_executor(self._thread, self._partial.append, chunk))
+            self._have += len(chunk)
+            if self._have > self._highest:
+                self._highest = self._have
+                self._patience.note_progress()
+            self._on_bytes(self._have, self._size, len(chunk))
+
+        try:
+            yield write
+        except Exception:
+            await self._settle(outstanding)
+            raise
+        except BaseException:
+            await asyncio.gather(*outstanding, return_exceptions=True)
+            raise
+        await self._settle(outstanding)
+
+    async def _settle(self, outstanding: Iterable[asyncio.Future[None]]) -> None:
+        results = await asyncio.gather(*outstanding, return_exceptions=True)
+        self._have = self._partial.size
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _finish(self) -> None:
+        """Verify the whole and give it its name. What is wrong is dropped, and fetched once more."""
+        size, digest = self._size, self._sha256
+        try:
+            await self._in_thread(lambda: self._partial.verify(size, digest))
+        except (WrongBytesError, GgufError) as error:
+            if size is None and isinstance(error, IncompleteGgufError):
+                # Nobody said how long the file is: the connection may have broken without a sign.
+                raise TemporaryFailureError(self._unavailable(error.message)) from error
+            await self._refuse(error)
+        await self._in_thread(self._partial.finish)
+        log.info("download complete", file=self._wanted.name, bytes=size, sha256=digest)
+
+    async def _refuse(self, error: WrongBytesError | GgufError) -> None:
+        # Bytes with the right digest are what the repository holds: they would come again.
+        final = self._fetched_again or (isinstance(error, GgufError) and self._sha256 is not None)
+        await self._reset()
+        if not final:
+            self._fetched_again = True
+            self._highest = 0
+            raise TemporaryFailureError(self._unavailable(f"what came cannot be used: {error}")) from error
+        await self._in_thread(self._partial.discard)
+        if isinstance(error, GgufError):
+            message = f"cannot use {self._wanted.name} from {shown_url(self._wanted.url)}: {error.message}"
+            raise type(error)(message, hint=error.hint or "name another file in download_url") from error
+        raise self._bad_digest(str(error)) from error
+
+    def _bad_digest(self, cause: str) -> BadDigestError:
+        message = f"cannot use {self._wanted.name} from {shown_url(self._wanted.url)}: {cause}"
+        return BadDigestError(message, hint="correct metadata.sha256, or name another file in download_url")
+
+    def _unavailable(self, cause: str) -> HubUnavailableError:
+        return HubUnavailableError(
+            f"cannot download {self._wanted.name} from {shown_url(self._wanted.url)}: {cause}", hint=LATER
+        )
