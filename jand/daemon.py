@@ -8,22 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
 import os
+import platform
+import shutil
+import signal
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 import jand
 from jand.api.app import create_app
-from jand.api.listen import open_listeners
+from jand.api.listen import Listeners, inherited_sockets, open_listeners
+from jand.api.settings import ApiSettings, ListenSettings
+from jand.library.findings import Tree
+from jand.library.headers import HeaderCache
+from jand.library.library import LibrarySettings
 from jand.library.probe import ignore_lease_signal
+from jand.lifecycle.manager import Manager, ManagerSettings
+from jand.lifecycle.notes import Notes
+from jand.lifecycle.workers import LocalWorkers
 from jand.paths import Janroot
 from jand.service.lock import RootLock
 from jand.service.notify import Notifier
+from jand.tasks import TaskSet
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from jand.settings import Loaded, Settings
 
@@ -55,22 +69,118 @@ async def run(loaded: Loaded) -> int:
 
 async def _serve(settings: Settings, root: Janroot, directory: Path, notifier: Notifier) -> None:
     manager = _build_manager(settings, root, directory)
-    stop = _Signals(manager)
-    listeners = await open_listeners(create_app(manager, settings), settings)
-    log.info("listening", socket=str(settings.socket), root=str(root.path), version=jand.__version__, pid=os.getpid())
+    signals = _Signals()
+    app = create_app(manager, ApiSettings.of(settings), version_facts=_version_facts())
+    inherited = inherited_sockets(os.environ, pid=os.getpid())
+    listeners = await open_listeners(app, ListenSettings.of(settings, inherited=inherited))
+    signals.install(manager)
+    log.info("listening", on=listeners.addresses, root=str(root.path), version=jand.__version__, pid=os.getpid())
     watching = asyncio.create_task(manager.run(), name="manager")
-    stopping = asyncio.create_task(stop.asked.wait(), name="signals")
+    asked = asyncio.create_task(signals.asked.wait(), name="signals")
     ready = asyncio.create_task(_say_ready(manager, notifier), name="ready")
     try:
-        await asyncio.wait([watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([watching, asked], return_when=asyncio.FIRST_COMPLETED)
         notifier.send("STOPPING=1")
-        log.info("stopping", reason=stop.reason)
+        log.info("stopping", reason=signals.reason or "watching failed")
         began = time.monotonic()
-        await _wind_down(manager, listeners, stop)
+        await _wind_down(manager, listeners, signals)
         log.info("stopped", seconds=round(time.monotonic() - began, 2))
     finally:
-        for task in (watching, stopping, ready):
+        signals.remove()
+        for task in (watching, asked, ready):
             task.cancel()
-        await asyncio.gather(stopping, ready, return_exceptions=True)
+        await asyncio.gather(asked, ready, return_exceptions=True)
         with contextlib.suppress(asyncio.CancelledError):
             await watching
+
+
+async def _wind_down(manager: Manager, listeners: Listeners, signals: _Signals) -> None:
+    """Let streams and workers end together, within `STREAMS_S`; a second signal ends the patience."""
+    async with asyncio.TaskGroup() as group:
+        patient = [
+            group.create_task(listeners.close(grace_s=STREAMS_S), name="close listeners"),
+            group.create_task(manager.close(grace_s=STREAMS_S), name="close manager"),
+        ]
+        impatient = group.create_task(signals.cut_short(manager, listeners), name="second signal")
+        await asyncio.wait(patient)
+        impatient.cancel()
+
+
+def _version_facts() -> dict[str, str]:
+    """Return the versions that a report of a fault needs; llama.cpp's is read from its package, never by importing it."""
+    packages = ("llama-cpp-python", "aiohttp", "watchdog", "pydantic")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
+
+
+async def _say_ready(manager: Manager, notifier: Notifier) -> None:
+    await manager.ready.wait()
+    notifier.send("READY=1", f"STATUS={len(manager.list())} models")
+
+
+class _Signals:
+    """SIGTERM and SIGINT ask for the end, and a second one for a quick end; SIGHUP asks for a scan of everything."""
+
+    NUMBERS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.again = asyncio.Event()
+        self.reason = ""
+        self._tasks = TaskSet()
+
+    def install(self, manager: Manager) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._end, "SIGTERM")
+        loop.add_signal_handler(signal.SIGINT, self._end, "SIGINT")
+        loop.add_signal_handler(signal.SIGHUP, self._scan, manager)
+
+    def remove(self) -> None:
+        for number in self.NUMBERS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _end(self, name: str) -> None:
+        (self.again if self.asked.is_set() else self.asked).set()
+        self.reason = name
+
+    async def cut_short(self, manager: Manager, listeners: Listeners) -> None:
+        """Wait for a second signal and end what is being waited for."""
+        await self.again.wait()
+        log.warning("stopping at once", reason=f"a second signal, {self.reason}")
+        await asyncio.gather(listeners.close(grace_s=0.0), manager.close(grace_s=0.0, force=True))
+
+    def _scan(self, manager: Manager) -> None:
+        self._tasks.spawn(self._rescan(manager), name="scan on SIGHUP")
+
+    async def _rescan(self, manager: Manager) -> None:
+        log.info("scanned", reason="SIGHUP", **await manager.rescan())
+
+
+@contextlib.contextmanager
+def _worker_directory() -> Iterator[Path]:
+    """Make a directory for the workers' sockets that this user alone can enter.
+
+    In the system's temporary directory and not beside the control socket, because a socket's path may have only about 100 bytes. What a killed daemon leaves there is empty sockets.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="jand-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _build_manager(settings: Settings, root: Janroot, directory: Path) -> Manager:
+    notes = Notes(root.own / "state.json")
+    workers = LocalWorkers(directory, notes, start_timeout_s=settings.start_timeout)
+    trees = [Tree(root.models, "models"), *(Tree(path, str(path), writable=False) for path in settings.extra_models)]
+    return Manager(
+        trees,
+        ManagerSettings(
+            start_on_request=settings.start_on_request,
+            stop_timeout_s=settings.stop_timeout,
+            adopt=settings.adopt,
+            library=LibrarySettings(settle_s=settings.settle, rescan_s=settings.rescan),
+        ),
+        headers=HeaderCache(root.own / "headers"),
+        notes=notes,
+        launch=workers.launch,
+    )

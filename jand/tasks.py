@@ -32,6 +32,10 @@ class TaskSet:
         task.add_done_callback(self._done)
         return task
 
+    def spawn(self, work: Coroutine[None, None, None], *, name: str) -> None:
+        """Run *work* in the background as `start` does, for those who never await it themselves."""
+        _ = self.start(work, name=name)
+
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

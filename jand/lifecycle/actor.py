@@ -168,7 +168,6 @@ class Actor:
         """Return what serves the model, starting it where that is allowed, and count one request in flight until `release`."""
         running = await self._reach_running(None, by_request=True)
         self.in_flight += 1
-        running.busy(self.in_flight)
         return running
 
     def release(self) -> None:
@@ -185,7 +184,7 @@ class Actor:
             if starting and self._starting is not None:
                 self._starting.cancel()
             else:
-                self._around.tasks.start(self._end(force=force, grace_s=grace_s), name=f"stop {self.id}")
+                self._around.tasks.spawn(self._end(force=force, grace_s=grace_s), name=f"stop {self.id}")
             self._around.changed(self)
         elif self._state is State.STOPPING and force and self._running is not None:
             await self._running.stop(grace_s=0.0, force=True)
@@ -274,10 +273,10 @@ class Actor:
         self._running = running
         if self._state is not State.STARTING:
             # A stop came while the last message of the start was on its way.
-            self._around.tasks.start(self._end(force=True, grace_s=0.0), name=f"stop {self.id}")
+            self._around.tasks.spawn(self._end(force=True, grace_s=0.0), name=f"stop {self.id}")
             return
         self._move(Happening.READY)
-        self._around.tasks.start(self._watch(running), name=f"watch {self.id}")
+        self._around.tasks.spawn(self._watch(running), name=f"watch {self.id}")
         self._log.info("model started", pid=running.pid, seconds=round(seconds, 2))
         self._around.changed(self)
 

@@ -42,7 +42,7 @@ class Adoption:
         self._last[key] = scan
         if key not in self._busy:
             self._busy.add(key)
-            self._tasks.start(self._attend(key), name=f"adopt in {scan.entry or 'the models folder'}")
+            self._tasks.spawn(self._attend(key), name=f"adopt in {scan.entry or 'the models folder'}")
 
     def decline(self, found: Found) -> None:
         """Leave the binaries of *found* bare from now on, as they are."""

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from jand.errors import NotPossibleError, ShuttingDownError
+from jand.library.findings import LOOSE
 from jand.library.library import Library, LibrarySettings
 from jand.lifecycle import deletion
 from jand.lifecycle.adoption import Adoption
 from jand.lifecycle.events import EventLog, ProblemRecord
 from jand.lifecycle.problems import ProblemBook
-from jand.lifecycle.registry import Registry
+from jand.lifecycle.registry import Key, Registry
 from jand.model.record import PublicState, Record
 from jand.tasks import TaskSet
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from jand.library.findings import EntryScan, Tree
     from jand.library.headers import HeaderCache
-    from jand.library.watcher import WatchStatus
+    from jand.library.status import WatchStatus
     from jand.lifecycle.actor import Actor
     from jand.lifecycle.notes import Notes
     from jand.lifecycle.running import Launch, Upstream
@@ -90,11 +91,14 @@ class Manager:
         log.info("first scan done", models=len(self._registry), problems=len(self._problems.all()))
         await asyncio.to_thread(self._headers.save)
 
-    async def close(self, *, grace_s: float) -> None:
-        """Stop every model, running answers within *grace_s* seconds, and wait until all processes are gone."""
+    async def close(self, *, grace_s: float, force: bool = False) -> None:
+        """Stop every model, running answers within *grace_s* seconds, and wait until all processes are gone.
+
+        Called once more with *force* it cuts short the first call.
+        """
         self._closing = True
         actors = {*self._registry, *self._leaving}
-        await asyncio.gather(*(actor.stop(grace_s=grace_s) for actor in actors), return_exceptions=True)
+        await asyncio.gather(*(actor.stop(grace_s=grace_s, force=force) for actor in actors), return_exceptions=True)
         self.events.close()
         await self.tasks.close()
         await asyncio.to_thread(self._headers.save)
@@ -118,13 +122,15 @@ class Manager:
 
     def _watch_status_changed(self, status: WatchStatus) -> None:
         self._problems.replace("watch", status.problems)
-        offline = {label for label, mode in status.modes.items() if mode == "offline"}
         for actor in self._registry:
-            actor.note_offline(self._label_of(actor) in offline)
+            actor.note_offline(status.is_offline(*self._entry_of(actor)))
 
-    def _label_of(self, actor: Actor) -> str:
+    def _entry_of(self, actor: Actor) -> Key:
+        """Return the tree's label and the entry that *actor* was found in."""
         path = actor.found.path
-        return max((label for label in self._trees if path.startswith(f"{label}/")), key=len, default="")
+        label = max((label for label in self._trees if path.startswith(f"{label}/")), key=len)
+        entry, slash, _ = path.removeprefix(f"{label}/").partition("/")
+        return label, entry if slash else LOOSE
 
     # What actors tell.
 
@@ -155,7 +161,7 @@ class Manager:
         self.events.publish("model.removed", record)
         log.info("model removed", model=actor.id, path=actor.found.path)
         self._leaving.add(actor)
-        self.tasks.start(self._see_off(actor), name=f"remove {actor.id}")
+        self.tasks.spawn(self._see_off(actor), name=f"remove {actor.id}")
 
     async def _see_off(self, actor: Actor) -> None:
         try:
@@ -187,7 +193,7 @@ class Manager:
             await actor.start(init_overrides)
         else:
             actor.check_start(init_overrides)
-            self.tasks.start(self._start_quietly(actor, init_overrides), name=f"start {actor.id} without waiting")
+            self.tasks.spawn(self._start_quietly(actor, init_overrides), name=f"start {actor.id} without waiting")
             await asyncio.sleep(0)
         return actor.record()
 
@@ -209,7 +215,8 @@ class Manager:
     async def delete(self, model_id: str, *, keep_files: bool = False) -> deletion.Deletion:
         """Stop the model, remove what a DELETE removes, and return when it is out of the registry."""
         actor = self._registry.get(model_id)
-        tree = self._trees[self._label_of(actor)]
+        label, entry = self._entry_of(actor)
+        tree = self._trees[label]
         if not tree.writable:
             message = f'cannot delete "{actor.id}": {tree.path} is only read by jand'
             raise NotPossibleError(message, hint="remove the files yourself; the model goes with them")
@@ -219,8 +226,7 @@ class Manager:
         if keep_files and self._adoption is not None:
             self._adoption.decline(actor.found)
         done = await asyncio.to_thread(deletion.carry_out, actor.id, planned)
-        entry = actor.found.path.removeprefix(f"{tree.label}/").partition("/")
-        self._library.touch(tree.label, entry[0] if entry[1] else "")
+        self._library.touch(label, entry)
         await asyncio.wait_for(actor.gone(), GONE_TIMEOUT_S)
         log.info("model deleted", model=actor.id, removed=done.removed, kept=[kept.name for kept in done.kept])
         return done

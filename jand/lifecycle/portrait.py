@@ -57,16 +57,24 @@ def files(found: Found) -> tuple[FileRecord, ...]:
             binary.name,
             binary.size if binary.present else binary.needed,
             present=binary.present,
-            sha256=found.spec.metadata.find_digest(binary.name),
+            sha256=_find_digest(found, binary.name),
         )
         for binary in found.binaries
     ]
     absent = [
-        FileRecord(name, None, present=False, sha256=found.spec.metadata.find_digest(name))
+        FileRecord(name, None, present=False, sha256=_find_digest(found, name))
         for name in found.missing
         if all(name != file.name for file in there)
     ]
     return (*there, *absent)
+
+
+def _find_digest(found: Found, name: str) -> str | None:
+    """Find what the JSON says *name* must hash to; a digest without a name is that of the only binary."""
+    digests = found.spec.metadata.sha256
+    if isinstance(digests, str):
+        return digests if len(found.binaries) + len(found.missing) == 1 else None
+    return (digests or {}).get(name)
 
 
 def arriving(found: Found) -> Progress | None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     import aiohttp
 
+    from jand.library.findings import Found
     from jand.model.spec import Spec
 
 
@@ -54,4 +55,9 @@ class Running(Protocol):
         """Let go of connections to what has ended."""
 
 
-Launch = "Callable[[str, Found, Spec, Callable[[float], None]], Awaitable[Running]]"
+class Launch(Protocol):
+    """Starts a model: what the disk holds, with the parameters of *spec*; progress runs from 0 to 1. Cancelling it leaves nothing behind."""
+
+    def __call__(
+        self, model_id: str, found: Found, spec: Spec, on_progress: Callable[[float], None], /
+    ) -> Awaitable[Running]: ...

@@ -78,7 +78,7 @@ class LocalRunning:
         connector = aiohttp.UnixConnector(str(worker.socket), limit=0)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
         session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
-        self._upstream = Upstream(session, "http://worker", {}, model_id)
+        self._upstream = Upstream(session, "http://worker/v1", {}, model_id)
 
     @property
     def pid(self) -> int:

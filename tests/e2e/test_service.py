@@ -191,10 +191,10 @@ async def test_ten_starts_and_stops_leave_nothing(daemon: DaemonProcess) -> None
 
 
 async def test_the_openai_client(daemon: DaemonProcess) -> None:
-    import httpx
+    import httpx2
     import openai
 
-    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(daemon.socket))) as http:
+    async with httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=str(daemon.socket))) as http:
         client = openai.AsyncOpenAI(base_url="http://jand/v1", api_key="unused", http_client=http)
         assert [model.id async for model in client.models.list()] == ["smollm2"]
         messages: Any = [{"role": "user", "content": "What is the capital of France?"}]
