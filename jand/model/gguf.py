@@ -135,6 +135,8 @@ def _read_version(cursor: Cursor) -> int:
             f"cannot use {cursor.label}: it is of GGUF version 1, which llama.cpp no longer reads",
             hint="get a newer conversion of this model",
         )
+    if version == 0:
+        raise cursor.blank("it has no version")
     if version not in (2, 3):
         raise cursor.bad(f"its version is {version:,}, and only 2 and 3 are known")
     return version

@@ -90,8 +90,10 @@ class Cursor:
     def read_name(self, longest: int, what: str) -> bytes:
         """Read the name of a *what*: a string that is neither empty nor longer than *longest*."""
         length = self.read_u64()
-        if not 0 < length <= longest:
+        if length == 0:
             self.pos -= 8
+            raise self.blank(f"a {what} has no name")
+        if length > longest:
             raise self.bad(f"the name of a {what} has {length:,} bytes")
         return self.take(length)
 
@@ -138,17 +140,20 @@ class Cursor:
             raise self.ended(self.position + count)
 
     def bad(self, cause: str) -> GgufError:
-        """Make the error for what stands at `pos`; where only zeros stand, the file is taken for one that is not written to its end."""
-        rest = self.data[self.pos : self.pos + _HOLE]
-        rest += self._read(_HOLE - len(rest), after=len(self.data))
-        if len(rest) == _HOLE and not any(rest):
-            return IncompleteGgufError(
-                f"cannot use {self.label}: from byte {self.position:,} on, within its header, it holds zeros only",
-                hint="if nothing is writing to it any more, copy or download it again",
-            )
         return GgufError(
             f"cannot use {self.label}: it is a damaged GGUF: {cause} (near byte {self.position:,})",
             hint="copy or download it again",
+        )
+
+    def blank(self, cause: str) -> GgufError:
+        """Make the error for a zero at `pos` where none can be; where only zeros follow, the file is taken for one that is not written to its end."""
+        rest = self.data[self.pos : self.pos + _HOLE]
+        rest += self._read(_HOLE - len(rest), after=len(self.data))
+        if len(rest) < _HOLE or any(rest):
+            return self.bad(cause)
+        return IncompleteGgufError(
+            f"cannot use {self.label}: from byte {self.position:,} on, within its header, it holds zeros only",
+            hint="if nothing is writing to it any more, copy or download it again",
         )
 
     def ended(self, needed: int) -> IncompleteGgufError:

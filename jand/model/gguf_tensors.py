@@ -61,7 +61,7 @@ def read_tensors(cursor: Cursor, count: int, alignment: int) -> Tensors:
         *sizes, kind, offset = shape.unpack_from(cursor.data, cursor.pos)
         total, nbytes = _measure(cursor, sizes, kind)
         if offset % alignment or offset >= _MAX_SIZE or (next_offset is not None and offset != next_offset):
-            raise cursor.bad(f"a tensor is said to begin at {offset:,}, where none can begin")
+            raise cursor.blank(f"a tensor is said to begin at {offset:,}, where none can begin")
         cursor.pos += shape.size
         elements[kind] += total
         end = max(end, offset + (nbytes or 0))

@@ -155,7 +155,9 @@ def _add_vocabulary(writer: GGUFWriter, words: Sequence[str]) -> int:
     tokens += [(f"<0x{value:02X}>", 0.0, byte) for value in range(256)]
     letters = ["\u2581", *map(chr, range(ord("a"), ord("z") + 1))]
     tokens += [(letter, -100.0 - rank, normal) for rank, letter in enumerate(letters)]
-    tokens += [(word, -1.0 - rank, normal) for rank, word in enumerate(words) if word not in letters]
+    # SentencePiece builds a word by joining neighbours, so each beginning of a word must be a token too.
+    pieces = dict.fromkeys(word[:end] for word in words for end in range(2, len(word) + 1))
+    tokens += [(piece, -1.0 - rank, normal) for rank, piece in enumerate(pieces)]
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list([each[0] for each in tokens])
