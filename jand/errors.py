@@ -118,6 +118,12 @@ class ShuttingDownError(JandError):
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
+class RootOfflineError(JandError):
+    """A models folder is not there, or its disk does not answer; nothing is known to be gone because of that."""
+
+    code = "root-offline"
+
+
 class GgufError(JandError):
     """The bytes are no GGUF that can be trusted."""
 
@@ -304,6 +310,24 @@ class ContextExceededError(BadRequestError):
     """A prompt does not fit the context of one conversation."""
 
     code = "context-length-exceeded"
+
+
+class TemplateError(BadRequestError):
+    """The chat template refuses the messages, or cannot be applied at all."""
+
+    code = "template-failed"
+
+
+class EngineError(JandError):
+    """llama.cpp could not finish an answer; the worker goes on."""
+
+    code = "engine-failed"
+
+
+class QueueFullError(JandError):
+    """As many requests wait for this model as may."""
+
+    code = "queue-full"
 
 
 # -- at the door of the API ---------------------------------------------------------------------------------------------

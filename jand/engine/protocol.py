@@ -142,7 +142,9 @@ def _build(kind: type[object] | None, values: dict[str, Any], line: bytes) -> ob
 
 
 def _line(values: dict[str, Any]) -> bytes:
-    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return (
+        json.dumps(values, separators=(",", ":")).encode("ascii") + b"\n"
+    )  # ASCII also carries file names that are no UTF-8
 
 
 def _object(line: bytes) -> dict[str, Any]:

@@ -1,0 +1,380 @@
+"""Continuous batching: the one thread that owns the context makes all answers at once, a token each per step.
+
+A step first takes one token of every answer being generated, then parts of prompts being read, no more than keeps the others flowing; decodes the batch; chooses
+the next tokens; hands all new text to the event loop in one call. The memory of a whole conversation belongs to each slot, so an answer that has
+begun never lacks room. What fails, fails one answer: only an error of the decode itself ends all that were in it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from jand.engine.worker import logprobs
+from jand.engine.worker.answer import Delta
+from jand.engine.worker.context import Batch, Outcome
+from jand.engine.worker.grammar import Grammar
+from jand.engine.worker.sampling import Sampler
+from jand.engine.worker.slots import Slot, Work, choose_slot, common_prefix
+from jand.engine.worker.text import TextStream
+from jand.errors import BadRequestError, ContextExceededError, EngineError, JandError, QueueFullError, ShuttingDownError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jand.engine.worker.answer import Answer
+    from jand.engine.worker.context import Context
+
+QUEUE_LIMIT: Final = 256
+STEP_S: Final = 0.15
+"""What a step may take while somebody's answer flows; prompts are read in parts that keep to it."""
+FIRST_CHUNK: Final = 128
+LEAST_CHUNK: Final = 32
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the engine has done since it began; read by /metrics without a lock."""
+
+    requests: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    reading_s: float = 0.0
+    generating_s: float = 0.0
+    slot_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one slot has in the batch: *tokens* at its end, and where its output lies (-1: none is wanted)."""
+
+    slot: Slot
+    tokens: list[int]
+    output: int
+
+
+class Engine:
+    """*deliver* is called on the engine's thread once a step with everything new."""
+
+    def __init__(
+        self, context: Context, deliver: Callable[[list[tuple[Answer, Delta]]], None], *, queue_limit: int = QUEUE_LIMIT
+    ) -> None:
+        self.counters = Counters()
+        self.stepped_at = time.monotonic()
+        self._context = context
+        self._weights = context.weights
+        self._deliver = deliver
+        self._queue_limit = queue_limit
+        self._slots = [Slot(number) for number in range(context.sequences)]
+        self._batch = Batch(context.n_batch)
+        self._waiting: deque[Answer] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._forced = False
+        self._turn = 0
+        self._chunk = FIRST_CHUNK
+        self._news: list[tuple[Answer, Delta]] = []
+
+    # -- from any thread ----------------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> int:
+        return sum(slot.work is not None for slot in self._slots)
+
+    @property
+    def queued(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def cached(self) -> list[int]:
+        """How many tokens each slot holds."""
+        return [len(slot.tokens) for slot in self._slots]
+
+    def submit(self, *answers: Answer) -> None:
+        """Queue *answers*, all or none; what cannot be answered is refused here, before it costs anything."""
+        for answer in answers:
+            self._check(answer)
+        with self._wake:
+            if self._closing:
+                raise ShuttingDownError("cannot answer: the model is being stopped")
+            if len(self._waiting) + len(answers) > self._queue_limit:
+                raise QueueFullError(
+                    f"cannot answer: {len(self._waiting)} requests wait already",
+                    hint="try again later",
+                    retry_after_s=1,
+                )
+            self._waiting.extend(answers)
+            self._wake.notify()
+
+    def cancel(self, answer: Answer) -> None:
+        """Nobody wants *answer* any more; its slot is free after the step that runs."""
+        with self._wake:
+            answer.cancelled = True
+            self._wake.notify()
+
+    def close(self, *, force: bool) -> None:
+        """Take nothing new and end `run` when all is answered; with *force* cut what runs."""
+        with self._wake:
+            self._closing = True
+            self._forced = self._forced or force
+            self._wake.notify()
+
+    def close_forced(self) -> None:
+        self.close(force=True)
+
+    def _check(self, answer: Answer) -> None:
+        prompt, room = answer.wanted.prompt, self._context.ctx_len
+        if len(prompt) >= room:
+            raise ContextExceededError(
+                f"cannot answer: the prompt has {len(prompt)} tokens, and a conversation has room for {room}, the answer included",
+                hint="shorten it, or raise ctx_len",
+                n_prompt_tokens=len(prompt),
+                n_ctx=room,
+            )
+        if not prompt:
+            raise BadRequestError("cannot answer: the prompt is empty", param="prompt")
+        if not 0 <= min(prompt) <= max(prompt) < self._weights.facts.n_vocab:
+            raise BadRequestError(
+                f"cannot answer: a token is outside the vocabulary of {self._weights.facts.n_vocab}", param="prompt"
+            )
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until `close`; returns when the last answer is delivered."""
+        while self._wait_for_work():
+            self._step()
+            if self._news:
+                news, self._news = self._news, []
+                self._deliver(news)
+
+    def _wait_for_work(self) -> bool:
+        with self._wake:
+            while not self._waiting and not self.active:
+                if self._closing:
+                    return False
+                self._wake.wait()
+                self.stepped_at = time.monotonic()
+            return True
+
+    def _step(self) -> None:
+        self._drop_unwanted()
+        self._admit()
+        parts = self._fill()
+        if not parts:
+            return
+        began = time.monotonic()
+        outcome = self._context.decode(self._batch)
+        if outcome is not Outcome.DONE:
+            self._recover(outcome, parts)
+            return
+        self._account(parts, time.monotonic() - began)
+        for part in parts:
+            part.slot.tokens.extend(part.tokens)
+            if part.output >= 0:
+                self._continue(part.slot, part.output)
+        self.stepped_at = time.monotonic()
+
+    def _drop_unwanted(self) -> None:
+        for slot in self._slots:
+            if slot.work is not None and (slot.work.answer.cancelled or self._forced):
+                self._give_up(slot)
+        with self._wake:
+            kept = [answer for answer in self._waiting if not answer.cancelled and not self._forced]
+            dropped = (
+                [answer for answer in self._waiting if answer not in kept] if len(kept) < len(self._waiting) else []
+            )
+            self._waiting = deque(kept)
+        for answer in dropped:
+            self._tell_end(answer)
+
+    def _give_up(self, slot: Slot) -> None:
+        assert slot.work is not None
+        answer = slot.work.answer
+        self._release(slot)
+        self._tell_end(answer)
+
+    def _tell_end(self, answer: Answer) -> None:
+        """Count an answer that is not finished; whoever still listens is told that the model is going."""
+        if answer.cancelled:
+            self.counters.cancelled += 1
+        else:
+            self._news.append(
+                (answer, Delta(error=ShuttingDownError("cannot finish the answer: the model is being stopped")))
+            )
+
+    def _admit(self) -> None:
+        while self._waiting:
+            with self._wake:
+                answer = self._waiting[0]
+            slot = choose_slot(self._slots, answer.wanted.prompt)
+            if slot is None:
+                return
+            with self._wake:
+                self._waiting.popleft()
+            self.counters.requests += 1
+            try:
+                self._begin(slot, answer)
+            except Exception as error:
+                self._release(slot)
+                self._fail(answer, error)
+
+    def _begin(self, slot: Slot, answer: Answer) -> None:
+        wanted, usage = answer.wanted, answer.usage
+        usage.queued_at, usage.started_at = answer.queued_at, time.monotonic()
+        usage.prompt_tokens = len(wanted.prompt)
+        usage.cached_tokens = self._reuse(slot, wanted.prompt if wanted.cache_prompt else [])
+        self.counters.cached_tokens += usage.cached_tokens
+        grammar = Grammar(self._weights, wanted.grammar) if wanted.grammar is not None else None
+        sampler = Sampler(self._weights, wanted.sampling, grammar, wanted.prompt, self._context.ctx_len)
+        room = self._context.ctx_len - len(wanted.prompt)
+        limit = room if wanted.max_tokens is None else min(room, wanted.max_tokens)
+        slot.work = Work(answer, sampler, TextStream(wanted.stops), limit)
+
+    def _reuse(self, slot: Slot, prompt: list[int]) -> int:
+        """Keep of *slot* what *prompt* begins with, less one token: a decode needs something to decode. Return how many tokens are kept."""
+        keep = min(common_prefix(slot.tokens, prompt), max(0, len(prompt) - 1))
+        window = self._weights.facts.n_swa
+        if window and self._context.first_position(slot.number) > max(0, keep - window):
+            keep = 0  # the window has let go of what the next token would look at; nothing would report it
+        if keep < len(slot.tokens) and not (
+            keep and self._context.can_remove_part and self._context.forget(slot.number, keep)
+        ):
+            self._context.forget(slot.number)
+            keep = 0
+        del slot.tokens[keep:]
+        return keep
+
+    def _fill(self) -> list[Part]:
+        batch, parts = self._batch, []
+        batch.clear()
+        for slot in self._slots:
+            if slot.generating:
+                assert slot.work is not None
+                assert slot.work.next_token is not None
+                tokens = [slot.work.next_token]
+                parts.append(Part(slot, tokens, batch.add(slot.number, tokens, len(slot.tokens), output=True)))
+        room = batch.capacity - batch.count
+        if parts:
+            room = min(room, self._chunk)
+        reading = [slot for slot in self._slots if slot.reading]
+        self._turn += 1
+        for offset in range(len(reading)):
+            slot = reading[(offset + self._turn) % len(reading)]
+            if room <= 0:
+                break
+            part = self._read_part(slot, room)
+            room -= len(part.tokens)
+            parts.append(part)
+        return parts
+
+    def _read_part(self, slot: Slot, room: int) -> Part:
+        assert slot.work is not None
+        prompt, done = slot.work.answer.wanted.prompt, len(slot.tokens)
+        tokens = prompt[done : done + room]
+        last = done + len(tokens) == len(prompt)
+        index = self._batch.add(slot.number, tokens, done, output=last)
+        return Part(slot, tokens, index if last else -1)
+
+    def _account(self, parts: list[Part], seconds: float) -> None:
+        counters = self.counters
+        generated = sum(part.slot.generating for part in parts)
+        read = sum(len(part.tokens) for part in parts) - generated
+        counters.steps += 1
+        counters.slot_steps += len(parts)
+        counters.prompt_tokens += read
+        counters.generated_tokens += generated
+        if not read:
+            counters.generating_s += seconds
+            return
+        counters.reading_s += seconds
+        if generated and read >= LEAST_CHUNK:
+            fitting = int(read * STEP_S / max(seconds, 1e-6))
+            self._chunk = max(LEAST_CHUNK, min(self._batch.capacity, (3 * self._chunk + fitting) // 4))
+
+    def _continue(self, slot: Slot, index: int) -> None:
+        """Choose what follows in *slot*; whatever goes wrong there ends that answer alone."""
+        work = slot.work
+        assert work is not None
+        try:
+            delta = self._choose(work, index)
+        except Exception as error:
+            self._release(slot)
+            self._fail(work.answer, error)
+            return
+        if delta.finish is not None:
+            work.answer.usage.ended_at = time.monotonic()
+            self._release(slot)
+        if delta.text or delta.logprobs or delta.finish is not None:
+            self._news.append((work.answer, delta))
+
+    def _choose(self, work: Work, index: int) -> Delta:
+        wanted, usage = work.answer.wanted, work.answer.usage
+        if not usage.first_token_at:
+            usage.first_token_at = time.monotonic()
+        if usage.completion_tokens >= work.limit:  # nothing was asked for but reading the prompt
+            return Delta(finish="length")
+        raw = logprobs.normalise(self._context, index) if wanted.logprobs is not None else None
+        token = work.sampler.sample(self._context, index)
+        usage.completion_tokens += 1
+        work.next_token = token
+        if self._weights.ends(token):
+            return Delta(text=work.stream.end(), finish="stop")
+        piece = self._weights.piece(token, special=wanted.special)
+        text = work.stream.feed(piece)
+        told = (logprobs.describe(self._weights, raw, token, wanted.logprobs or 0),) if raw is not None else ()
+        if work.stream.stopped is None and usage.completion_tokens < work.limit:
+            return Delta(text=text, logprobs=told)
+        text += work.stream.end()
+        return Delta(text=text, logprobs=told, finish="length" if work.stream.stopped is None else "stop")
+
+    def _recover(self, outcome: Outcome, parts: list[Part]) -> None:
+        """Go on after a decode that failed: make room once, else end what was in the batch and begin with an empty memory."""
+        idle = [slot for slot in self._slots if slot.work is None and slot.tokens]
+        if outcome is Outcome.NO_ROOM and idle:
+            self._empty(idle)  # nothing has changed but that; the next step tries again
+            return
+        if outcome is Outcome.NO_ROOM and len(parts) > 1:
+            longest = max((part.slot for part in parts), key=lambda slot: len(slot.tokens))
+            self._fail_slots([longest], outcome)
+            return
+        self._fail_slots([slot for slot in self._slots if slot.work is not None], outcome)
+        self._context.forget_all()
+        for slot in self._slots:
+            slot.tokens.clear()
+
+    def _empty(self, slots: Iterable[Slot]) -> None:
+        for slot in slots:
+            self._context.forget(slot.number)
+            slot.tokens.clear()
+
+    def _fail_slots(self, slots: list[Slot], outcome: Outcome) -> None:
+        for slot in slots:
+            assert slot.work is not None
+            answer = slot.work.answer
+            self._release(slot)
+            self._fail(
+                answer, EngineError(f"cannot finish the answer: llama.cpp failed to decode ({outcome.name.lower()})")
+            )
+        self._empty(slots)
+
+    def _fail(self, answer: Answer, error: Exception) -> None:
+        self.counters.failed += 1
+        if not isinstance(error, JandError):
+            traceback.print_exception(error)
+            error = EngineError("cannot finish the answer: something unexpected went wrong in the engine")
+        self._news.append((answer, Delta(error=error)))
+
+    def _release(self, slot: Slot) -> None:
+        if slot.work is not None:
+            slot.work.sampler.close()
+            slot.work = None
+        slot.used_at = time.monotonic()

@@ -1,0 +1,150 @@
+"""What stands between HTTP and the engine, on the event loop: requests become answers, deltas become choices."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jand.engine.worker import requests
+from jand.engine.worker.answer import Answer, Delta, Wanted
+from jand.engine.worker.requests import ChatRequest, CompletionRequest, SamplingRequest
+from jand.engine.worker.shapes import ChatShape, Shape, TextShape
+from jand.errors import BadRequestError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping, Sequence
+
+    from jand.engine.worker.engine import Engine
+    from jand.engine.worker.prompts import Message, Prompter
+    from jand.engine.worker.weights import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An accepted request: its answers are queued; *shape* says how they look. *wants_logprobs* is asked for each choice."""
+
+    answers: tuple[Answer, ...]
+    shape: Shape
+    stream: bool
+    include_usage: bool
+    wants_logprobs: bool
+
+
+class Service:
+    """Knows the model's id and its defaults; the engine does the work."""
+
+    def __init__(
+        self, model_id: str, weights: Weights, engine: Engine, prompter: Prompter, runtime: Mapping[str, Any]
+    ) -> None:
+        self.model_id = model_id
+        self.engine = engine
+        self.weights = weights
+        self._prompter = prompter
+        self._defaults = requests.read_defaults(runtime)
+
+    def set_runtime(self, runtime: Mapping[str, Any]) -> None:
+        """Take other defaults; ones that no request could have leave those before in force."""
+        try:
+            requests.check_defaults(runtime)
+        except BadRequestError as error:
+            note(f"keeping the runtime defaults: {error.message}")
+            return
+        self._defaults = requests.read_defaults(runtime)
+
+    async def chat(self, data: bytes) -> Completion:
+        """Queue the answers to a chat request; BadRequestError and QueueFullError as they come."""
+        request, unknown = requests.parse_request(ChatRequest, requests.parse_body(data), self._defaults)
+        log_unknown(unknown)
+        messages = [text_message(message) for message in request.messages]
+        variables = {**request.chat_template_kwargs, "add_generation_prompt": request.add_generation_prompt}
+        prompt = await self._prompter.render(messages, variables)
+        tokens = self._tokens(prompt.text)
+        stops = (*request.stop, *prompt.stops)
+        wanted = self._wanted(request, [tokens], stops, request.wanted_logprobs)
+        return self._submit(request, wanted, ChatShape(self.model_id), request.wanted_logprobs)
+
+    async def complete(self, data: bytes) -> Completion:
+        """Queue the answers to a text completion; each prompt has `n` of them."""
+        request, unknown = requests.parse_request(CompletionRequest, requests.parse_body(data), self._defaults)
+        log_unknown(unknown)
+        prompts = [self._tokens(prompt) if isinstance(prompt, str) else prompt for prompt in request.prompts()]
+        wanted = self._wanted(request, prompts, tuple(request.stop), request.wanted_logprobs)
+        return self._submit(request, wanted, TextShape(self.model_id), request.wanted_logprobs)
+
+    def cancel(self, completion: Completion) -> None:
+        for answer in completion.answers:
+            self.engine.cancel(answer)
+
+    def _tokens(self, text: str) -> list[int]:
+        return self.weights.tokenize(text, special=True, add_special=not self.weights.starts_with_bos(text))
+
+    def _wanted(
+        self, request: SamplingRequest, prompts: Sequence[list[int]], stops: tuple[str, ...], logprobs: int | None
+    ) -> list[Wanted]:
+        bias = requests.bias_of(
+            request,
+            lambda text: self.weights.tokenize(text, special=False, add_special=False),
+            self.weights.facts.n_vocab,
+        )
+        return [
+            Wanted(
+                prompt=prompt,
+                sampling=request.sampling(bias, choice),
+                max_tokens=request.limit,
+                stops=stops,
+                grammar=request.grammar,
+                logprobs=logprobs,
+                cache_prompt=request.cache_prompt,
+            )
+            for prompt in prompts
+            for choice in range(request.n)
+        ]
+
+    def _submit(self, request: SamplingRequest, wanted: list[Wanted], shape: Shape, logprobs: int | None) -> Completion:
+        answers = tuple(Answer(each) for each in wanted)
+        self.engine.submit(*answers)
+        return Completion(answers, shape, request.stream, request.include_usage, logprobs is not None)
+
+
+def deliver_to(loop: asyncio.AbstractEventLoop) -> Any:
+    """Return what the engine calls with all deltas of a step: one wake-up of *loop* for all of them."""
+
+    def put(news: list[tuple[Answer, Delta]]) -> None:
+        for answer, delta in news:
+            answer.deltas.put_nowait(delta)
+
+    def deliver(news: list[tuple[Answer, Delta]]) -> None:
+        loop.call_soon_threadsafe(put, news)
+
+    return deliver
+
+
+def text_message(message: requests.ChatMessage) -> Message:
+    """Return *message* for a template, its parts joined to one text; what is no text is refused."""
+    parts = message.content
+    given = {**(message.model_extra or {}), "role": message.role}
+    if parts is None:
+        return {**given, "content": ""}
+    if isinstance(parts, str):
+        return {**given, "content": parts}
+    texts = []
+    for part in parts:
+        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise BadRequestError(
+                f'cannot take a part of type {part.get("type")!r} in "messages": this model reads text only',
+                param="messages",
+            )
+        texts.append(part["text"])
+    return {**given, "content": "\n".join(texts)}
+
+
+def log_unknown(names: Sequence[str]) -> None:
+    if names:
+        note(f"ignoring unknown request fields: {', '.join(sorted(names))[:200]}")
+
+
+def note(line: str) -> None:
+    """Write a line to the worker's log."""
+    os.write(2, line.encode("utf-8", "replace") + b"\n")

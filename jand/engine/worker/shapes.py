@@ -1,0 +1,184 @@
+"""Answers in OpenAI's shapes, whole and streamed, and errors in the contract's one shape. Pure: from values to bytes."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jand.engine.worker.answer import TokenLogprob, Usage
+    from jand.errors import JandError
+
+STATUS: Final = {
+    "bad-request": 400,
+    "bad-json": 400,
+    "context-length-exceeded": 400,
+    "template-failed": 400,
+    "queue-full": 429,
+    "shutting-down": 503,
+}
+"""HTTP status of the errors a worker answers by code; 500 for every other."""
+_TYPES: Final = {400: "invalid_request_error", 429: "rate_limit_error", 503: "unavailable_error"}
+
+DONE: Final = b"data: [DONE]\n\n"
+
+
+def status_of(error: JandError) -> int:
+    return STATUS.get(error.code, 500)
+
+
+def error_body(error: JandError) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "message": f"{error.message}; hint: {error.hint}" if error.hint else error.message,
+        "type": _TYPES.get(status_of(error), "server_error"),
+        "param": error.param,
+        "code": error.code,
+    }
+    body.update({name: value for name, value in error.facts.items() if name in {"n_prompt_tokens", "n_ctx"}})
+    return {"error": body}
+
+
+def event(value: object) -> bytes:
+    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n\n"
+
+
+def usage_of(usages: Sequence[Usage]) -> dict[str, Any]:
+    """Return OpenAI's `usage` over all choices; the prompts of choices that share one are counted once."""
+    prompt = sum(usage.prompt_tokens for usage in usages)
+    completion = sum(usage.completion_tokens for usage in usages)
+    cached = sum(usage.cached_tokens for usage in usages)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+class Shape(Protocol):
+    """How one kind of completion looks."""
+
+    def whole(
+        self, choices: list[dict[str, Any]], usage: dict[str, Any], timings: dict[str, Any]
+    ) -> dict[str, Any]: ...
+
+    def choice(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None, finish: str) -> dict[str, Any]: ...
+
+    def first(self, index: int) -> dict[str, Any] | None:
+        """Return the chunk before all text of a choice, where there is one."""
+
+    def delta(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any]: ...
+
+    def last(self, index: int, finish: str) -> dict[str, Any]: ...
+
+    def closing(self, usage: dict[str, Any], timings: dict[str, Any]) -> dict[str, Any]: ...
+
+
+class _Common:
+    prefix = ""
+    whole_object = ""
+    chunk_object = ""
+
+    def __init__(self, model: str) -> None:
+        self._id = self.prefix + secrets.token_hex(12)
+        self._created = int(time.time())
+        self._model = model
+
+    def _frame(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._model, "choices": choices}
+
+    def whole(self, choices: list[dict[str, Any]], usage: dict[str, Any], timings: dict[str, Any]) -> dict[str, Any]:
+        return {**self._frame(self.whole_object, choices), "usage": usage, "timings": timings}
+
+    def closing(self, usage: dict[str, Any], timings: dict[str, Any]) -> dict[str, Any]:
+        """Return the chunk that `stream_options.include_usage` asks for."""
+        return {**self._frame(self.chunk_object, []), "usage": usage, "timings": timings}
+
+
+class ChatShape(_Common):
+    prefix = "chatcmpl-"
+    whole_object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def choice(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None, finish: str) -> dict[str, Any]:
+        message = {"role": "assistant", "content": text}
+        return {"index": index, "message": message, "logprobs": _chat_logprobs(logprobs), "finish_reason": finish}
+
+    def first(self, index: int) -> dict[str, Any] | None:
+        return self._chunk(index, {"role": "assistant", "content": ""}, None, None)
+
+    def delta(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any]:
+        return self._chunk(index, {"content": text}, logprobs, None)
+
+    def last(self, index: int, finish: str) -> dict[str, Any]:
+        return self._chunk(index, {}, None, finish)
+
+    def _chunk(
+        self, index: int, delta: dict[str, Any], logprobs: Sequence[TokenLogprob] | None, finish: str | None
+    ) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "logprobs": _chat_logprobs(logprobs), "finish_reason": finish}
+        return self._frame(self.chunk_object, [choice])
+
+
+class TextShape(_Common):
+    prefix = "cmpl-"
+    whole_object = "text_completion"
+    chunk_object = "text_completion"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self._offsets: dict[int, int] = {}
+
+    def choice(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None, finish: str) -> dict[str, Any]:
+        return {"index": index, "text": text, "logprobs": self._logprobs(index, logprobs), "finish_reason": finish}
+
+    def first(self, index: int) -> dict[str, Any] | None:
+        return None
+
+    def delta(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any]:
+        return self._frame(
+            self.chunk_object,
+            [{"index": index, "text": text, "logprobs": self._logprobs(index, logprobs), "finish_reason": None}],
+        )
+
+    def last(self, index: int, finish: str) -> dict[str, Any]:
+        return self._frame(self.chunk_object, [{"index": index, "text": "", "logprobs": None, "finish_reason": finish}])
+
+    def _logprobs(self, index: int, logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any] | None:
+        if logprobs is None:
+            return None
+        offsets = []
+        for entry in logprobs:
+            offsets.append(self._offsets.get(index, 0))
+            self._offsets[index] = offsets[-1] + len(entry.piece.decode("utf-8", "replace"))
+        return {
+            "tokens": [entry.piece.decode("utf-8", "replace") for entry in logprobs],
+            "token_logprobs": [entry.logprob for entry in logprobs],
+            "top_logprobs": [
+                {piece.decode("utf-8", "replace"): value for piece, value in entry.top} for entry in logprobs
+            ],
+            "text_offset": offsets,
+        }
+
+
+def _chat_logprobs(logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any] | None:
+    if logprobs is None:
+        return None
+    return {
+        "content": [
+            {
+                **_described(entry.piece, entry.logprob),
+                "top_logprobs": [_described(piece, value) for piece, value in entry.top],
+            }
+            for entry in logprobs
+        ],
+        "refusal": None,
+    }
+
+
+def _described(piece: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": piece.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(piece)}
