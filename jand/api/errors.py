@@ -34,6 +34,7 @@ STATUS: Final[dict[str, int]] = {
     "bad-request": 400,
     "bad-json": 400,
     "context-length-exceeded": 400,
+    "template-failed": 400,
     "unauthorized": 401,
     "forbidden-host": 403,
     "forbidden-origin": 403,
@@ -75,9 +76,11 @@ STATUS: Final[dict[str, int]] = {
     "disk-full": 507,
     # What goes wrong behind the API.
     "start-failed": 500,
+    "engine-failed": 500,
     "worker-died": 502,
     "upstream-failed": 502,
     # What passes.
+    "queue-full": 429,
     "model-downloading": 503,
     "not-ready": 503,
     "shutting-down": 503,
@@ -159,7 +162,7 @@ def _allowed(error: MethodNotAllowedError) -> list[object]:
     return list(allowed) if isinstance(allowed, list | tuple | set | frozenset) else []
 
 
-def unexpected(error: BaseException, *, method: str, path: str) -> JandError:
+def unexpected(error: BaseException | None, *, method: str, path: str) -> JandError:
     """Log *error* with its traceback and return what the client is told of it."""
     fault = secrets.token_hex(6)
     log.error("request failed unexpectedly", id=fault, method=method, path=path, exc_info=error)
