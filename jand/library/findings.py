@@ -47,8 +47,15 @@ class Tree:
 
 
 class Role(StrEnum):
+    """What a binary is for.
+
+    `WEIGHTS` are what a worker loads: several only where they are the parts of one split model. What is needed and loaded by nobody on its own (an
+    adapter, further quantisations) is `OTHER`.
+    """
+
     WEIGHTS = "weights"
     PROJECTOR = "projector"
+    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
