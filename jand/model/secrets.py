@@ -1,0 +1,67 @@
+"""Which texts of a model JSON are secrets: keys by the names of their fields, passwords and signatures inside addresses.
+
+A reference (`env:NAME`, `file:NAME`, `credential:NAME`) says where a secret is and is none itself.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MASK: Final = "***"
+
+_NAME = re.compile(
+    r"(api|access|secret|private|subscription)?(key|secret|password|passwd|credentials?|authorization|bearer)$"
+)
+_TOKEN = re.compile(r"(api|access|auth|bearer|refresh|hf|hub)?token$")
+_REFERENCE = re.compile(r"(env|file|credential):\S+")
+_IN_ADDRESS = re.compile(
+    r"""(?<=://)[^/?\#@\s]+(?=@)                       # user:password@
+    | (?<=[?&])(?:[\w-]*(?:key|token|sig|signature|secret|password|credential)=)([^&\#\s]+)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def is_secret_name(name: object) -> bool:
+    """Whether a field of that name holds a secret, however it is spelled: API-KEY, apiKey, hf_token."""
+    plain = re.sub(r"[^a-z]", "", str(name).lower())
+    return _NAME.search(plain) is not None or _TOKEN.fullmatch(plain) is not None
+
+
+def find(data: object) -> Iterator[str]:
+    """Every secret in JSON-like *data*."""
+    for name, text in _texts(None, data):
+        if is_secret_name(name):
+            if not _REFERENCE.fullmatch(text):
+                yield text
+        elif "://" in text:
+            yield from (match[1] or match[0] for match in _IN_ADDRESS.finditer(text))
+
+
+def mask(data: Any, name: object = None) -> Any:
+    """Make a copy of JSON-like *data*, secrets as `***`."""
+    if isinstance(data, dict):
+        return {key: mask(value, key) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [mask(item, name) for item in data]
+    if not isinstance(data, str):
+        return data
+    if is_secret_name(name):
+        return data if _REFERENCE.fullmatch(data) else MASK
+    if "://" not in data:
+        return data
+    return _IN_ADDRESS.sub(lambda match: match[0].replace(match[1], MASK) if match[1] else MASK, data)
+
+
+def _texts(name: object, data: object) -> Iterator[tuple[object, str]]:
+    if isinstance(data, str):
+        yield name, data
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield from _texts(key, value)
+    elif isinstance(data, (list, tuple)):
+        for item in data:
+            yield from _texts(name, item)
