@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import importlib.metadata
 import os
 import platform
@@ -15,6 +16,7 @@ import shutil
 import signal
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +26,8 @@ import jand
 from jand.api.app import create_app
 from jand.api.listen import Listeners, inherited_sockets, open_listeners
 from jand.api.settings import ApiSettings, ListenSettings
+from jand.download.downloader import Downloader
+from jand.download.settings import DownloadSettings, settings_from
 from jand.library.findings import Tree
 from jand.library.headers import HeaderCache
 from jand.library.library import LibrarySettings
@@ -183,4 +187,14 @@ def _build_manager(settings: Settings, root: Janroot, directory: Path) -> Manage
         headers=HeaderCache(root.own / "headers"),
         notes=notes,
         launch=workers.launch,
+        downloader=Downloader(_download_settings(settings)),
+    )
+
+
+def _download_settings(settings: Settings) -> DownloadSettings:
+    """Return what downloads are told; the hub's own variables are read here as its other clients read them."""
+    allowed = settings.download.allow_private
+    return dataclasses.replace(
+        settings_from(os.environ, urllib.request.getproxies(), Path.home()),
+        allow_private=allowed if isinstance(allowed, bool) else frozenset(allowed),
     )

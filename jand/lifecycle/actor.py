@@ -42,10 +42,17 @@ RETRY_AFTER_S = 5.0
 class Surroundings(Protocol):
     """What an actor needs of the daemon around it."""
 
-    tasks: TaskSet
-    start_on_request: bool
-    stop_timeout_s: float
-    launch: Launch
+    @property
+    def tasks(self) -> TaskSet: ...
+
+    @property
+    def start_on_request(self) -> bool: ...
+
+    @property
+    def stop_timeout_s(self) -> float: ...
+
+    @property
+    def launch(self) -> Launch: ...
 
     def changed(self, actor: Actor) -> None:
         """Take note that the actor's record may differ from the last one."""
@@ -60,6 +67,7 @@ class Actor:
         self.found = found
         self.error: ErrorNote | None = None
         self.progress: Progress | None = None
+        self.choice: dict[str, str | None] = {}
         self.paused = False
         self.offline = False
         self.in_flight = 0
@@ -132,6 +140,11 @@ class Actor:
 
     def note_progress(self, progress: Progress | None) -> None:
         self.progress = progress
+        self._around.changed(self)
+
+    def note_choice(self, quantization: str | None, reason: str) -> None:
+        """Keep which variant was chosen for download, and why."""
+        self.choice = {"chosen_quantization": quantization, "chosen_because": reason} if reason else {}
         self._around.changed(self)
 
     def note_paused(self, paused: bool) -> None:

@@ -19,6 +19,7 @@ from jand.library.library import Library, LibrarySettings
 from jand.lifecycle import deletion
 from jand.lifecycle.adoption import Adoption
 from jand.lifecycle.events import EventLog, ProblemRecord
+from jand.lifecycle.fetching import Fetching
 from jand.lifecycle.problems import ProblemBook
 from jand.lifecycle.registry import Key, Registry
 from jand.model.record import PublicState, Record
@@ -27,6 +28,7 @@ from jand.tasks import TaskSet
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from jand.download.downloader import Downloader
     from jand.library.findings import EntryScan, Tree
     from jand.library.headers import HeaderCache
     from jand.library.status import WatchStatus
@@ -54,7 +56,14 @@ class Manager:
     """Everything about models that a daemon can be asked. Belongs to the event loop's thread."""
 
     def __init__(
-        self, trees: Sequence[Tree], settings: ManagerSettings, *, headers: HeaderCache, notes: Notes, launch: Launch
+        self,
+        trees: Sequence[Tree],
+        settings: ManagerSettings,
+        *,
+        headers: HeaderCache,
+        notes: Notes,
+        launch: Launch,
+        downloader: Downloader,
     ) -> None:
         self.tasks = TaskSet()
         self.start_on_request = settings.start_on_request
@@ -75,6 +84,8 @@ class Manager:
         self._headers = headers
         self._notes = notes
         self._adoption = Adoption(self._library, self.tasks, notes) if settings.adopt else None
+        self._downloader = downloader
+        self._fetching = Fetching(downloader, self._library, notes, self.tasks, self._place_of)
 
     # Life.
 
@@ -83,6 +94,7 @@ class Manager:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._library.run(), name="library")
             group.create_task(self._announce_ready(), name="first scan")
+            group.create_task(self._fetching.sweep(self._registry.found), name="sweep")
 
     async def _announce_ready(self) -> None:
         await self._library.ready.wait()
@@ -101,6 +113,7 @@ class Manager:
         await asyncio.gather(*(actor.stop(grace_s=grace_s, force=force) for actor in actors), return_exceptions=True)
         self.events.close()
         await self.tasks.close()
+        await self._downloader.close()
         await asyncio.to_thread(self._headers.save)
 
     # What the library tells.
@@ -132,6 +145,10 @@ class Manager:
         entry, slash, _ = path.removeprefix(f"{label}/").partition("/")
         return label, entry if slash else LOOSE
 
+    def _place_of(self, actor: Actor) -> tuple[Tree, str]:
+        label, entry = self._entry_of(actor)
+        return self._trees[label], entry
+
     # What actors tell.
 
     def changed(self, actor: Actor) -> None:
@@ -155,9 +172,14 @@ class Manager:
         record = self._records[actor] = actor.record()
         self.events.publish("model.registered", record)
         log.info("model registered", model=actor.id, path=actor.found.path, state=record.state)
+        self._fetching.consider(actor)
+
+    def found_again(self, actor: Actor) -> None:
+        self._fetching.consider(actor)
 
     def removed(self, actor: Actor) -> None:
         record = self._records.pop(actor)
+        self._fetching.forget(actor)
         self.events.publish("model.removed", record)
         log.info("model removed", model=actor.id, path=actor.found.path)
         self._leaving.add(actor)
@@ -206,6 +228,16 @@ class Manager:
         await actor.stop(force=force)
         return actor.record()
 
+    async def pause(self, model_id: str) -> Record:
+        actor = self._registry.get(model_id)
+        self._fetching.pause(actor)
+        return actor.record()
+
+    async def resume(self, model_id: str) -> Record:
+        actor = self._registry.get(model_id)
+        self._fetching.resume(actor)
+        return actor.record()
+
     def running_parameters(self, model_id: str) -> dict[str, Any]:
         """Return the `init` and `runtime` in force, secrets masked."""
         masked = self._registry.get(model_id).spec_in_force.masked()
@@ -215,18 +247,18 @@ class Manager:
     async def delete(self, model_id: str, *, keep_files: bool = False) -> deletion.Deletion:
         """Stop the model, remove what a DELETE removes, and return when it is out of the registry."""
         actor = self._registry.get(model_id)
-        label, entry = self._entry_of(actor)
-        tree = self._trees[label]
+        tree, entry = self._place_of(actor)
         if not tree.writable:
             message = f'cannot delete "{actor.id}": {tree.path} is only read by jand'
             raise NotPossibleError(message, hint="remove the files yourself; the model goes with them")
         await actor.stop()
+        await self._fetching.discard(actor)
         others = [found for found in self._registry.found() if found.path != actor.found.path]
         planned = deletion.plan(actor.found, others, tree.path, keep_files=keep_files)
         if keep_files and self._adoption is not None:
             self._adoption.decline(actor.found)
         done = await asyncio.to_thread(deletion.carry_out, actor.id, planned)
-        self._library.touch(label, entry)
+        self._library.touch(tree.label, entry)
         await asyncio.wait_for(actor.gone(), GONE_TIMEOUT_S)
         log.info("model deleted", model=actor.id, removed=done.removed, kept=[kept.name for kept in done.kept])
         return done

@@ -89,7 +89,7 @@ def arriving(found: Found) -> Progress | None:
 
 
 def details(actor: Actor) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {name: value for name, value in actor.choice.items() if value}
     header = weights_header(actor.found.binaries)
     if header is not None:
         facts |= header_details(header)

@@ -27,6 +27,8 @@ class Listener(Protocol):
 
     def registered(self, actor: Actor) -> None: ...
 
+    def found_again(self, actor: Actor) -> None: ...
+
     def removed(self, actor: Actor) -> None: ...
 
 
@@ -120,6 +122,7 @@ class Registry:
         else:
             actor.found_again(found, model_id, aliases)
             self._name(actor)
+            self._listener.found_again(actor)
 
     def _name(self, actor: Actor) -> None:
         self._by_name[actor.id] = actor

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -77,10 +77,12 @@ async def test_a_bare_gguf_gets_its_json_and_a_later_json_replaces_it(tmp_path: 
 
 async def copy_in_pieces(source: bytes, target: Path, random_numbers: random.Random, finished: set[str]) -> None:
     """Write *source* in random pieces with random pauses; sometimes closing and reopening in between."""
-    cuts = sorted({0, len(source), *(random_numbers.randrange(len(source)) for _ in range(random_numbers.randrange(1, 8)))})
+    cuts = sorted(
+        {0, len(source), *(random_numbers.randrange(len(source)) for _ in range(random_numbers.randrange(1, 8)))}
+    )
     stream = target.open("wb")
     try:
-        for begin, end in zip(cuts, cuts[1:], strict=False):
+        for begin, end in itertools.pairwise(cuts):
             await asyncio.sleep(random_numbers.random() * 0.05)
             if random_numbers.random() < 0.3:
                 stream.close()
@@ -214,5 +216,5 @@ async def test_keep_files_unregisters_for_good(tmp_path: Path) -> None:
         write_model(tmp_path / "models" / "later", "later")
         (tmp_path / "models" / "later" / "later.json").unlink()
         await daemon.until_state("later", "downloaded")
-        assert sorted(os.listdir(daemon.models / "tiny")) == ["tiny.gguf"]
+        assert [path.name for path in (daemon.models / "tiny").iterdir()] == ["tiny.gguf"]
         assert await daemon.find("tiny") is None

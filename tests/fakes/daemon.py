@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,19 +18,25 @@ import psutil
 from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
+    import signal
+    from collections.abc import Mapping
     from types import TracebackType
 
 
 class DaemonProcess:
     """Use as an async context manager: started and ready inside, killed with all its children after.
 
-    The socket lies in a short temporary directory of its own, because pytest's paths are too long for one. *flags* are those of `jand serve`.
+    The socket lies in a short temporary directory of its own, because pytest's paths are too long for one. *flags* are those of `jand serve`; no hub is reached
+    unless *environ* says otherwise.
     """
 
-    def __init__(self, root: Path, *flags: str, socket: Path | None = None) -> None:
+    def __init__(
+        self, root: Path, *flags: str, socket: Path | None = None, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.root = root
         self.models = root / "models"
         self._flags = flags
+        self._environ = environ or {}
         self._scratch = tempfile.TemporaryDirectory(prefix="jand-test-")
         self.socket = socket or Path(self._scratch.name) / "run" / "jand.sock"
         self.log_path = Path(self._scratch.name) / "log"
@@ -78,7 +83,7 @@ class DaemonProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "HOME": self._scratch.name},
+                env={**os.environ, "HOME": self._scratch.name, "HF_HUB_OFFLINE": "1", **self._environ},
             )
         return self.process
 
@@ -137,9 +142,10 @@ class DaemonProcess:
         if self.process is None:
             return []
         try:
-            return psutil.Process(self.process.pid).children(recursive=True)
+            children: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.Error:
             return []
+        return children
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""

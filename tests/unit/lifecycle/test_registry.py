@@ -42,6 +42,8 @@ class House:
     def registered(self, actor: Actor) -> None:
         self.told.append(f"+{actor.id}")
 
+    def found_again(self, actor: Actor) -> None: ...
+
     def removed(self, actor: Actor) -> None:
         self.told.append(f"-{actor.id}")
 

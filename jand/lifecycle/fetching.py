@@ -1,0 +1,189 @@
+"""Bringing what a model lacks: one task for each model that is `downloading`, which waits, plans, fetches, and tries again when it is worth it.
+
+Fetching waits until the model's folder is settled, because a JSON often lands before its binary. What is fetched is registered by the scan like any airdrop: nothing here changes a model's
+state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from jand.errors import DownloadError, GgufError, JandError, NotPossibleError
+from jand.model.problem import ErrorNote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jand.download.downloader import Downloader
+    from jand.library.findings import Found, Tree
+    from jand.library.library import Library
+    from jand.lifecycle.actor import Actor
+    from jand.lifecycle.notes import Notes
+    from jand.tasks import TaskSet
+
+log = structlog.get_logger(__name__)
+
+CHOSEN: Final = "chosen"
+"""The section of the notes with the files that a plan chose for a JSON: a later change of memory does not fetch again."""
+
+RETRY_S: Final = 900.0
+"""When a failure that names no time of its own is tried again."""
+
+SWEEP_S: Final = 3600.0
+
+
+class Fetching:
+    """The downloads of all models. *entry_of* tells in which tree and entry an actor's JSON lies."""
+
+    def __init__(
+        self,
+        downloader: Downloader,
+        library: Library,
+        notes: Notes,
+        tasks: TaskSet,
+        entry_of: Callable[[Actor], tuple[Tree, str]],
+    ) -> None:
+        self._downloader = downloader
+        self._library = library
+        self._notes = notes
+        self._tasks = tasks
+        self._entry_of = entry_of
+        self._jobs: dict[Actor, _Job] = {}
+
+    def consider(self, actor: Actor) -> None:
+        """Begin, leave alone or end the fetching for *actor*, as its findings ask. Idempotent; called whenever they may have changed."""
+        job = self._jobs.get(actor)
+        if job is not None and (job.wish != _wish(actor.found) or not _lacks(actor.found)):
+            self._end(actor)
+            job = None
+        if job is None and _lacks(actor.found) and self._entry_of(actor)[0].writable:
+            self._jobs[actor] = _Job(
+                _wish(actor.found), self._tasks.start(self._attend(actor), name=f"fetch for {actor.id}")
+            )
+
+    def forget(self, actor: Actor) -> None:
+        """End what was begun for a model that is gone; its partials stay for a day, in case it comes back."""
+        self._end(actor)
+        self._downloader.forget(actor.found.path)
+
+    async def discard(self, actor: Actor) -> None:
+        """End what was begun for a model that is being deleted, and remove its partials."""
+        job = self._jobs.get(actor)
+        self._end(actor)
+        if job is not None:
+            await asyncio.gather(job.task, return_exceptions=True)
+        await self._downloader.discard(actor.found.directory, actor.found.path)
+
+    def pause(self, actor: Actor) -> None:
+        if actor not in self._jobs:
+            message = f'cannot pause "{actor.id}": nothing is being downloaded for it'
+            raise NotPossibleError(message, hint="`jand show` tells its state")
+        self._downloader.pause(actor.found.path)
+        actor.note_paused(True)
+
+    def resume(self, actor: Actor) -> None:
+        """Go on with what was paused; a download that waits to be tried again is tried at once."""
+        job = self._jobs.get(actor)
+        if job is None:
+            message = f'cannot resume "{actor.id}": nothing is being downloaded for it'
+            raise NotPossibleError(message, hint="`jand show` tells its state")
+        self._downloader.resume(actor.found.path)
+        actor.note_paused(False)
+        job.again.set()
+
+    async def sweep(self, found: Callable[[], list[Found]]) -> None:
+        """Remove, from time to time, partials whose JSON went more than a day ago; until cancelled."""
+        while True:
+            owners = {model.path for model in found()}
+            for directory in {model.directory for model in found()}:
+                for name in await self._downloader.sweep(directory, owners):
+                    log.info("stale partial removed", directory=str(directory), name=name)
+            await asyncio.sleep(SWEEP_S)
+
+    def _end(self, actor: Actor) -> None:
+        job = self._jobs.pop(actor, None)
+        if job is not None:
+            job.task.cancel()
+            actor.note_progress(None)
+
+    async def _attend(self, actor: Actor) -> None:
+        """Fetch until nothing is missing any more; failures are noted on the actor with the time of the next try."""
+        tree, entry = self._entry_of(actor)
+        # The job is entered in the table once this has been started.
+        await asyncio.sleep(0)
+        job = self._jobs[actor]
+        while True:
+            try:
+                await self._library.wait_settled(tree.label, entry)
+                await self._fetch(actor)
+            except (DownloadError, GgufError) as error:
+                await self._wait_for_retry(actor, job, error)
+                continue
+            actor.note_progress(None)
+            self._library.touch(tree.label, entry)
+            # The scan that sees the files ends this task through `consider`; where it does not (something else is wrong), trying again is not urgent.
+            await job.wait_again(RETRY_S)
+
+    async def _fetch(self, actor: Actor) -> None:
+        found = actor.found
+        present = {binary.name: binary.size for binary in found.binaries if binary.present}
+        stem = found.path.rpartition("/")[2].removesuffix(".json")
+        kept = self._notes.find(CHOSEN, found.path) or ()
+        plan = await self._downloader.plan(found.spec, found.directory, present, stem=stem, kept=kept)
+        if plan.chosen:
+            self._notes.note(CHOSEN, found.path, list(plan.chosen))
+        actor.note_choice(plan.quantization, plan.reason)
+        if plan.files:
+            actor.note_error(None)
+            log.info("fetching", model=actor.id, files=[file.name for file in plan.files], bytes=plan.bytes_to_fetch)
+            await self._downloader.fetch(plan, found.directory, owner=found.path, on_progress=actor.note_progress)
+            log.info("fetched", model=actor.id, files=[file.name for file in plan.files])
+
+    async def _wait_for_retry(self, actor: Actor, job: _Job, error: JandError) -> None:
+        wait_s = error.retry_after_s if error.retry_after_s is not None else RETRY_S
+        now = time.time()
+        actor.note_progress(None)
+        actor.note_error(ErrorNote(error.code, error.message, error.hint, at=now, retry_at=now + wait_s))
+        log.warning("not fetched", model=actor.id, reason=error.message, retry_in_s=round(wait_s))
+        await job.wait_again(wait_s)
+
+
+class _Job:
+    """The fetching for one model; *wish* is what of its findings it was begun for."""
+
+    def __init__(self, wish: object, task: asyncio.Task[None]) -> None:
+        self.wish = wish
+        self.task = task
+        self.again = asyncio.Event()
+
+    async def wait_again(self, seconds: float) -> None:
+        """Return after *seconds*, or when somebody asks for another try."""
+        self.again.clear()
+        try:
+            await asyncio.wait_for(self.again.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+def _lacks(found: Found) -> bool:
+    """Whether something is to be fetched: a person's own incomplete or broken file is theirs to mend, and never fetched over."""
+    return not found.spec.is_remote and found.error is None and (bool(found.missing) or found.unresolved)
+
+
+def _wish(found: Found) -> object:
+    """Return what of a JSON decides about what is fetched."""
+    spec = found.spec
+    init = spec.parameters.init
+    return (
+        spec.origin,
+        spec.import_format,
+        spec.download_url,
+        spec.metadata,
+        init.ctx_len,
+        init.n_parallel,
+        found.directory,
+    )
