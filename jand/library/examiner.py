@@ -1,0 +1,160 @@
+"""Looks at entries in a thread: stamp, scan, and where what was found lies.
+
+The stamp is taken before the scan, so that a change during the scan is a difference at the next look. What an entry seems to have lost is not believed when the tree itself is another one by
+then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from jand.library.findings import LOOSE, EntryScan
+from jand.library.picture import TREE, Anchor, Sight
+from jand.library.roots import NoRoot, read_root
+from jand.library.stamps import read_stamp
+from jand.model.filenames import is_temporary, printable
+from jand.model.problem import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from jand.library.filesystems import MountTable
+    from jand.library.findings import Tree
+    from jand.library.headers import HeaderCache
+    from jand.library.picture import Picture, Place
+    from jand.library.roots import Root
+    from jand.library.settle import Key
+    from jand.library.stamps import EntryStamp
+
+log = structlog.get_logger(__name__)
+
+BATCH_S: Final = 0.02
+"""A batch ends after this long, so that what is touched meanwhile does not wait."""
+
+
+class ScanEntry(Protocol):
+    """`scan.scan_entry`."""
+
+    def __call__(self, tree: Tree, entry: str, headers: HeaderCache, /, *, now: float) -> EntryScan: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The result for one key: *sight* None where there is nothing and never was; *doubtful* where the tree was not the one that it should have been."""
+
+    key: Key
+    sight: Sight | None
+    cost_s: float
+    doubtful: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Keys to look at one after the other, and how far that has come; read by the event loop while the thread works on it."""
+
+    items: Sequence[tuple[Key, Tree, Root]]
+    looks: list[Look] = field(default_factory=list)
+    given_up: bool = False
+
+    @property
+    def left(self) -> list[Key]:
+        """The keys that were not looked at."""
+        return [key for key, _, _ in self.items[len(self.looks) :]]
+
+
+class Examiner:
+    """Its methods block, and run in one thread at a time unless a disk hangs."""
+
+    def __init__(
+        self,
+        scan_entry: ScanEntry,
+        list_entries: Callable[[Tree], list[str]],
+        headers: HeaderCache,
+        mounts: MountTable,
+        picture: Picture,
+    ) -> None:
+        self._scan_entry = scan_entry
+        self._list_entries = list_entries
+        self._headers = headers
+        self._mounts = mounts
+        self._picture = picture
+        self._base: tuple[Root, Mapping[str, Anchor]] | None = None
+
+    def work(self, batch: Batch) -> Batch:
+        """Look at the keys of *batch* until all are done or `BATCH_S` is over."""
+        deadline = time.perf_counter() + BATCH_S
+        for key, tree, root in batch.items:
+            began = time.perf_counter()
+            if batch.given_up or (began > deadline and batch.looks):
+                break
+            sight, doubtful = self._look(key, tree, root)
+            batch.looks.append(Look(key, sight, time.perf_counter() - began, doubtful))
+        return batch
+
+    def _look(self, key: Key, tree: Tree, root: Root) -> tuple[Sight | None, bool]:
+        entry = key[1]
+        stamp = read_stamp(root.path, entry)
+        if key not in self._picture.scans and not self._is_entry(tree, root, entry, stamp):
+            return None, False
+        scan = self._scan(key, tree)
+        sight = self._sight(key, root, scan, stamp)
+        if (stamp is None or scan.offline or not scan.models) and self._is_other(tree, root):
+            return None, True
+        return sight, False
+
+    def _is_entry(self, tree: Tree, root: Root, entry: str, stamp: EntryStamp | None) -> bool:
+        """Whether a name that was only heard of is an entry: a folder of a lasting name, or a link that scans count as one."""
+        if entry == LOOSE:
+            return True
+        if stamp is not None:
+            return not is_temporary(entry)
+        path = f"{root.path}/{entry}"
+        return os.path.islink(path) and not os.path.exists(path) and entry in self._list_entries(tree)  # noqa: PTH110, PTH114 - text
+
+    def _scan(self, key: Key, tree: Tree) -> EntryScan:
+        try:
+            return self._scan_entry(tree, key[1], self._headers, now=time.time())
+        except Exception as error:
+            # One entry that brings out a fault of ours must not cost the others.
+            log.exception("scan failed", tree=tree.label, entry=printable(key[1]))
+            shown = f"{tree.label}/{printable(key[1])}"
+            problem = Problem(
+                shown, "scan-failed", f"cannot look at {shown}: {error!r}", "this is a fault of jand: please report it"
+            )
+            before = self._picture.scans.get(key, EntryScan(tree, key[1]))
+            return dataclasses.replace(before, problems=(problem,))
+
+    def _sight(self, key: Key, root: Root, scan: EntryScan, stamp: EntryStamp | None) -> Sight:
+        base = self._anchor(root)
+        before = self._picture.anchors.get(key, {})
+        then = {name: self._place(anchor.path, root) for name, anchor in before.items()}
+        if stamp is None or not (stamp.targets or stamp.crossings):
+            return Sight(key, scan, stamp, base, then, polled=stamp is not None and stamp.shared)
+        files = {found.path: os.path.realpath(found.file) for found in scan.models}
+        anchors = {path: Anchor(file, self._place(file, root)) for path, file in files.items()}
+        silent = not all(self._mounts.find(path).has_events for path in stamp.crossings)
+        polled = silent or bool(stamp.targets) or stamp.shared
+        return Sight(key, scan, stamp, {**base, **anchors}, then, polled=polled)
+
+    def _anchor(self, root: Root) -> Mapping[str, Anchor]:
+        """Return the anchors of an entry that has none but the tree's: one mapping for all of them."""
+        if self._base is None or self._base[0] != root:
+            self._base = (root, {TREE: Anchor(root.path, (root.mount.point, root.mount.device))})
+        return self._base[1]
+
+    def _place(self, path: str, root: Root) -> Place:
+        mount = root.mount if path == root.path else self._mounts.find(path)
+        return (mount.point, mount.device)
+
+    def _is_other(self, tree: Tree, root: Root) -> bool:
+        try:
+            found = read_root(str(tree.path), self._mounts)
+        except OSError:
+            return True
+        return isinstance(found, NoRoot) or found.identity != root.identity

@@ -1,0 +1,152 @@
+"""What tells one content of an entry from another, without reading a file: the cheap half of a scan.
+
+One walk with `lstat`, following links as scans do. Equal stamps mean that nothing has changed; the walk also notes what no watch will tell: links, hard links, other file systems. Our own
+temporary names leave no trace in a stamp. Everything here blocks for disk I/O.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from jand.library.findings import LOOSE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+OWN_PREFIX: Final = ".jand-"
+"""Names that jand itself gives, for a moment (cookies, files that are being written) or for longer (partial downloads)."""
+
+MOST_ITEMS: Final = 100_000
+DEEPEST: Final = 16
+"""Bounds on what a link to somewhere large can cost; what lies beyond is not compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryStamp:
+    """*value* is the same while nothing changes. *folders* are the inodes that a watch of this entry must hold.
+
+    *targets* are the real paths to which its links lead, *crossings* its folders that lie on another file system than what is above them; *shared* says that one of its files has another
+    name somewhere, through which it may be written to without an event here.
+    """
+
+    value: int
+    folders: tuple[int, ...] = ()
+    targets: tuple[str, ...] = ()
+    crossings: tuple[str, ...] = ()
+    shared: bool = False
+
+    @property
+    def needs_polling(self) -> bool:
+        return bool(self.targets) or self.shared
+
+
+@dataclass(slots=True)
+class _Walk:
+    device: int
+    facts: list[tuple[str, *tuple[int, ...]]] = field(default_factory=list)
+    folders: list[int] = field(default_factory=list)
+    targets: set[str] = field(default_factory=set)
+    crossings: list[str] = field(default_factory=list)
+    seen: set[tuple[int, int]] = field(default_factory=set)
+    shared: bool = False
+
+    def stamp(self) -> EntryStamp:
+        self.facts.sort()
+        return EntryStamp(
+            hash(tuple(self.facts)),
+            tuple(self.folders),
+            tuple(sorted(self.targets)),
+            tuple(self.crossings),
+            self.shared,
+        )
+
+
+def read_stamp(root: str, entry: str) -> EntryStamp | None:
+    """Return the stamp of *entry* below *root*; None where there is no such entry (never so for the loose files while *root* can be read)."""
+    return next(read_stamps(root, [entry]))
+
+
+def read_stamps(root: str, entries: Iterable[str]) -> Iterator[EntryStamp | None]:
+    """Yield the stamps of several entries, one by one."""
+    try:
+        above = os.stat(root)  # noqa: PTH116 - paths are text here: names may hold bytes that are no UTF-8
+    except OSError:
+        yield from (None for _ in entries)
+        return
+    for entry in entries:
+        walk = _Walk(above.st_dev, seen={(above.st_dev, above.st_ino)})
+        try:
+            if entry == LOOSE:
+                _note_items(walk, root, "", depth=DEEPEST, linked=False)
+            else:
+                _note_entry(walk, f"{root}/{entry}", entry)
+        except OSError:
+            yield None
+        else:
+            yield walk.stamp()
+
+
+def _note_entry(walk: _Walk, path: str, name: str) -> None:
+    found = os.lstat(path)
+    linked = stat.S_ISLNK(found.st_mode)
+    if linked:
+        walk.targets.add(os.path.realpath(path))
+        found = os.stat(path)  # noqa: PTH116
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(path)
+    _note_folder(walk, path, found, name, depth=0, linked=linked)
+
+
+def _note_folder(walk: _Walk, path: str, found: os.stat_result, name: str, *, depth: int, linked: bool) -> None:
+    """Note one folder and all below it, once, by whatever names it is reached."""
+    identity = (found.st_dev, found.st_ino)
+    if identity in walk.seen:
+        return
+    walk.seen.add(identity)
+    walk.facts.append((name, found.st_mode, found.st_dev, found.st_ino))
+    if found.st_dev != walk.device:
+        walk.crossings.append(path)
+    elif not linked:
+        walk.folders.append(found.st_ino)
+    try:
+        _note_items(walk, path, name, depth=depth, linked=linked)
+    except OSError as error:
+        walk.facts.append((name, error.errno or 0))
+
+
+def _note_items(walk: _Walk, path: str, name: str, *, depth: int, linked: bool) -> None:
+    with os.scandir(path) as items:
+        for item in items:
+            if item.name.startswith(OWN_PREFIX):
+                continue
+            if len(walk.facts) >= MOST_ITEMS:
+                break
+            try:
+                _note_item(walk, item, f"{name}/{item.name}", depth=depth, linked=linked)
+            except OSError as error:
+                # It went away between the listing and now, leads nowhere, or cannot be read.
+                walk.facts.append((name, error.errno or 0))
+
+
+def _note_item(walk: _Walk, item: os.DirEntry[str], name: str, *, depth: int, linked: bool) -> None:
+    found = item.stat(follow_symlinks=False)
+    kind = stat.S_IFMT(found.st_mode)
+    if kind == stat.S_IFLNK:
+        target = os.path.realpath(item.path)
+        walk.facts.append((name, found.st_ino, found.st_ctime_ns, hash(target)))
+        if depth < DEEPEST or not item.is_dir():
+            walk.targets.add(target)
+        linked, found = True, item.stat()
+        kind = stat.S_IFMT(found.st_mode)
+    if kind == stat.S_IFDIR:
+        if depth < DEEPEST:
+            _note_folder(walk, item.path, found, name, depth=depth + 1, linked=linked)
+        return
+    if found.st_nlink > 1 and not linked:
+        walk.shared = True
+    walk.facts.append(
+        (name, found.st_mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    )

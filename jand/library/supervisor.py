@@ -1,0 +1,340 @@
+"""Keeps one tree watched: notices when the watch is worth nothing, opens it anew, and says meanwhile that the tree must be polled.
+
+It looks at the tree's own directory (gone, replaced, mounted over), at the watch's threads and log, at a cookie that has to come back as an event, and at the folders for which the kernel really holds
+a watch. It draws no conclusion about models: whatever it finds, it asks for a sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from jand.library import vigilance as ways
+from jand.library.hints import Alarm, Hints, Mailbox
+from jand.library.roots import NoRoot, Root, read_root
+from jand.library.status import Mode, TreeStatus
+from jand.library.watcher import Refusal, Watch, remove_stale_cookies
+from jand.model.filenames import printable
+from jand.model.problem import Problem, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
+
+    from jand.library.filesystems import MountTable
+    from jand.library.findings import Tree
+    from jand.library.threads import Threads
+    from jand.library.vigilance import Vigilance
+    from jand.library.watcher import ObserverLike
+    from jand.tasks import TaskSet
+
+log = structlog.get_logger(__name__)
+
+REPLACED: Final = "root-replaced"
+SILENT: Final = "watch-silent"
+INCOMPLETE: Final = "watch-incomplete"
+OFFLINE: Final = "root-offline"
+
+CAUSES: Final[Mapping[str, str]] = {
+    Alarm.OVERFLOW: "more happened at once than the queue of events holds",
+    Alarm.DIED: "a thread of the watcher died",
+    REPLACED: "another folder took its place",
+    SILENT: "a file that jand made itself was not reported",
+    INCOMPLETE: "the watcher left out some of its folders",
+}
+CLOSE_TIMEOUT_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Whom a supervisor tells, on the event loop.
+
+    *heard*: every hint. *sweep*: look at the whole tree, and return when that is done. *folders*: the inodes of the folders, by entry, as last seen. *changed*:
+    `status` may be another.
+    """
+
+    heard: Callable[[Hints], None]
+    sweep: Callable[[], Coroutine[None, None, object]]
+    folders: Callable[[], Mapping[str, tuple[int, ...]]]
+    changed: Callable[[], None]
+
+
+class Supervisor:
+    """One tree's watch and its state of health."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        vigilance: Vigilance,
+        reports: Reports,
+        *,
+        threads: Threads,
+        mounts: MountTable,
+        tasks: TaskSet,
+        observer: Callable[[], ObserverLike],
+    ) -> None:
+        self.tree = tree
+        self.began = asyncio.Event()
+        self.root: Root | None = None
+        self._vigilance = vigilance
+        self._reports = reports
+        self._threads = threads
+        self._mounts = mounts
+        self._tasks = tasks
+        self._observer = observer
+        self._wake = asyncio.Event()
+        self._watch: Watch | None = None
+        self._away = "it was not looked at yet"
+        self._alarms: set[str] = set()
+        self._recovering: dict[str, int] = {}
+        self._refusal: Refusal | None = None
+        self._rebuilds = 0
+        self._cookie = ways.CookieProbe(vigilance)
+        self._audit = ways.Audit(vigilance)
+        self._pauses = ways.Pauses(vigilance)
+        self._links: Mapping[str, frozenset[str]] = {}
+
+    # What others ask.
+
+    @property
+    def must_poll(self) -> bool:
+        """Whether changes in this tree have to be looked for."""
+        return self._mode() in {Mode.POLLING, Mode.DEGRADED}
+
+    @property
+    def unwatched(self) -> frozenset[str]:
+        """Entries of which some folder is not watched although the tree is."""
+        return self._audit.gaps.entries
+
+    def status(self) -> TreeStatus:
+        problems = tuple(self._problems())
+        mode = self._mode()
+        reason = problems[0].message if problems else ""
+        if mode is Mode.POLLING and self.root is not None:
+            reason = f"a file system of kind {self.root.mount.kind} does not tell every change"
+        return TreeStatus(mode, reason, problems, self._rebuilds)
+
+    def check_now(self) -> None:
+        """Look at everything as soon as possible."""
+        self._wake.set()
+
+    def suspect(self) -> None:
+        """Something had changed without a hint: try the watch out."""
+        now = asyncio.get_running_loop().time()
+        self._cookie.hurry(now)
+        self._audit.hurry(now)
+        self._wake.set()
+
+    def follow(self, links: Mapping[str, frozenset[str]]) -> None:
+        """Watch the far ends of *links* (real path to entries) as well, now and after every rebuild."""
+        if links != self._links:
+            self._links = links
+            if self._watch is not None:
+                self._tasks.spawn(self._follow(self._watch), name=f"links of {self.tree.label}")
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                await self._look()
+                self.began.set()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._patience()):
+                        await self._wake.wait()
+        finally:
+            await self._close_watch()
+
+    # Looking.
+
+    def _patience(self) -> float:
+        check_s = self._vigilance.check_s
+        if self.root is not None and self._watch is None:
+            return min(check_s, self._pauses.left(asyncio.get_running_loop().time()) + 0.001)
+        return check_s / 2 if self._audit.gaps.entries else check_s
+
+    async def _look(self) -> None:
+        try:
+            root = await self._threads.run(functools.partial(read_root, str(self.tree.path), self._mounts))
+        except OSError as error:
+            log.warning("tree not looked at", tree=self.tree.label, error=str(error))
+            return
+        if isinstance(root, NoRoot):
+            await self._go_offline(root.reason)
+        elif (trouble := self._find_trouble(root)) is not None:
+            await self._recover(root, trouble)
+        else:
+            await self._try_cookie(root)
+            await self._try_audit(root)
+
+    def _find_trouble(self, root: Root) -> str | None:
+        """Why the watch must be opened (again); the empty string where nothing went wrong."""
+        if self.root is None:
+            return ""
+        if self.root.identity != root.identity:
+            return REPLACED
+        if self._alarms:
+            return min(self._alarms)
+        if self._watch is None:
+            return ""
+        if not self._watch.alive:
+            return Alarm.DIED
+        return SILENT if self._cookie.is_overdue(asyncio.get_running_loop().time()) else None
+
+    async def _go_offline(self, reason: str) -> None:
+        if self.root is not None or self._away != reason:
+            log.warning("tree offline", tree=self.tree.label, path=str(self.tree.path), reason=reason)
+        self.root, self._away = None, reason
+        self._alarms.clear()
+        self._refusal = None
+        self._audit.gaps = ways.Gaps()
+        await self._close_watch()
+        self._reports.changed()
+
+    async def _recover(self, root: Root, trouble: str) -> None:
+        """Open the watch anew, unless it failed a moment ago, and have the whole tree looked at: watch first, then look."""
+        known = self.root is not None and self.root.identity == root.identity
+        self.root = root
+        await self._close_watch()
+        now = asyncio.get_running_loop().time()
+        if known and self._pauses.left(now) > 0:
+            self._reports.changed()
+            return
+        self._pauses.note(now)
+        troubles = {trouble, *self._alarms} - {""}
+        for each in troubles:
+            self._recovering[each] = self._recovering.get(each, 0) + 1
+        self._alarms.clear()
+        self._refusal = await self._open_watch(root)
+        if troubles:
+            self._rebuilds += 1
+            refused = None if self._refusal is None else self._refusal.cause
+            log.warning("watch opened anew", tree=self.tree.label, reasons=sorted(troubles), refused=refused)
+        self._reports.changed()
+        self._tasks.spawn(self._see_recovered(troubles), name=f"recovery of {self.tree.label}")
+
+    async def _see_recovered(self, troubles: set[str]) -> None:
+        await self._reports.sweep()
+        for each in troubles:
+            self._recovering[each] -= 1
+            if not self._recovering[each]:
+                del self._recovering[each]
+        self._reports.changed()
+
+    # The watch.
+
+    async def _open_watch(self, root: Root) -> Refusal | None:
+        watch = Watch(root.path, Mailbox(asyncio.get_running_loop(), self._hear), self._observer)
+        if self.tree.writable:
+            await self._threads.run(functools.partial(remove_stale_cookies, root.path))
+        self._watch = watch
+        self._audit.gaps = ways.Gaps()
+        refusal = await self._threads.run(watch.open)
+        if refusal is not None:
+            self._watch = None
+            return refusal
+        now = asyncio.get_running_loop().time()
+        self._cookie.begin(now)
+        self._audit.begin(now)
+        await self._follow(watch)
+        return None
+
+    async def _close_watch(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is None:
+            return
+        watch.mailbox.close()
+        # Waited for and not awaited: a cancellation must not leave threads behind, nor a thread that hangs hold us up.
+        done, _ = await asyncio.wait({self._threads.submit(watch.close)}, timeout=CLOSE_TIMEOUT_S)
+        if not done:
+            log.warning("watch does not close", tree=self.tree.label)
+
+    async def _follow(self, watch: Watch) -> None:
+        await self._threads.run(functools.partial(watch.follow, self._links))
+
+    def _hear(self, hints: Hints) -> None:
+        now = asyncio.get_running_loop().time()
+        self._alarms |= hints.alarms
+        self._cookie.came_back(hints.cookies)
+        if hints.rights:
+            self._audit.hurry(now)
+        if hints.alarms or hints.root or hints.rights:
+            self._wake.set()
+        if hints.touched or hints.grown or hints.everything:
+            self._cookie.note_activity(now)
+            self._reports.heard(hints)
+
+    async def _try_cookie(self, root: Root) -> None:
+        now = asyncio.get_running_loop().time()
+        watch = self._watch
+        if watch is None or not self._cookie.is_due(now) or not self.tree.writable or root.mount.read_only:
+            return
+        self._cookie.plan_next(now)
+        name = await self._threads.run(watch.place_cookie)
+        if name is not None:
+            self._cookie.placed(name, asyncio.get_running_loop().time())
+
+    async def _try_audit(self, root: Root) -> None:
+        watch = self._watch
+        if watch is None or not self._audit.is_due(asyncio.get_running_loop().time()):
+            return
+        folders = dict(self._reports.folders())
+        missing = await self._threads.run(functools.partial(ways.find_unwatched, watch, root, folders))
+        lasting = self._audit.sift(missing)
+        before = self._audit.gaps
+        if lasting or before.entries:
+            gaps = await self._threads.run(functools.partial(ways.explain_gaps, root, lasting, self._observer))
+            self._audit.gaps = gaps
+            if gaps.forgotten:
+                self._alarms.add(INCOMPLETE)
+                self._wake.set()
+        self._audit.plan_next(asyncio.get_running_loop().time())
+        if self._audit.gaps != before:
+            self._reports.changed()
+
+    # What to say.
+
+    def _mode(self) -> Mode:
+        if self.root is None:
+            return Mode.OFFLINE
+        limited = any(refusal.code != "watch-denied" for _, refusal in self._audit.gaps.refusals)
+        if self._watch is None or self._alarms or self._recovering or limited:
+            return Mode.DEGRADED
+        return Mode.EVENTS if self.root.mount.has_events else Mode.POLLING
+
+    def _problems(self) -> Iterator[Problem]:
+        label = self.tree.label
+        if self.root is None:
+            message = f"cannot read {self.tree.path}: {self._away}"
+            yield Problem(
+                label, OFFLINE, message, "mount the disk or put the folder back; its models stay listed until then"
+            )
+            return
+        meanwhile = "; until then jand looks for changes every few seconds"
+        for code in sorted({*self._alarms, *self._recovering}):
+            message = f"cannot rely on what was watched in {label}: {CAUSES[code]}"
+            yield Problem(
+                label,
+                code,
+                message,
+                "nothing to do: jand watches anew and looks at everything",
+                severity=Severity.WARNING,
+            )
+        if self._refusal is not None:
+            message = f"cannot watch {label}: {self._refusal.cause}"
+            yield Problem(label, self._refusal.code, message, self._refusal.hint + meanwhile, severity=Severity.WARNING)
+        gaps = self._audit.gaps
+        for name, refusal in gaps.refusals:
+            if refusal.code == "watch-denied":
+                path = f"{label}/{printable(name)}"
+                message = f"cannot watch {path}: {refusal.cause}"
+                yield Problem(path, refusal.code, message, refusal.hint + meanwhile, severity=Severity.WARNING)
+        for refusal in {
+            refusal.code: refusal for _, refusal in gaps.refusals if refusal.code != "watch-denied"
+        }.values():
+            message = f"cannot watch all of {label} ({len(gaps.entries)} folders are left out): {refusal.cause}"
+            yield Problem(label, refusal.code, message, refusal.hint + meanwhile, severity=Severity.WARNING)
