@@ -149,7 +149,7 @@ async def test_a_second_daemon_refuses_and_names_the_first(daemon: DaemonProcess
     assert same_root.returncode != 0
     assert f"pid {daemon.pid}" in same_root.stderr
     assert "Traceback" not in same_root.stderr
-    other_root = [*command[:4], str(daemon.root / "other"), "--socket", str(daemon.socket)]
+    other_root = [*command[:5], str(daemon.root / "other"), "--socket", str(daemon.socket)]
     same_socket = await asyncio.to_thread(
         subprocess.run, other_root, capture_output=True, text=True, check=False, timeout=20
     )
@@ -200,7 +200,7 @@ async def test_the_openai_client(daemon: DaemonProcess) -> None:
     async with httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=str(daemon.socket))) as http:
         client = openai.AsyncOpenAI(base_url="http://jand/v1", api_key="unused", http_client=http)
         assert [model.id async for model in client.models.list()] == ["smollm2"]
-        messages: Any = [{"role": "user", "content": "What is the capital of France?"}]
+        messages: Any = [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}]
         whole = await client.chat.completions.create(model="smollm2", messages=messages, temperature=0, max_tokens=24)
         stream = await client.chat.completions.create(
             model="smollm2", messages=messages, temperature=0, max_tokens=24, stream=True
