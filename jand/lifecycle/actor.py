@@ -295,7 +295,7 @@ class Actor:
 
     def _start_failed(self, error: JandError) -> None:
         self._last_failure = error
-        self._log.warning("model not started", reason=error.message, **error.facts)
+        self._log.warning("model not started", reason=error.message, facts=error.facts)
         note = ErrorNote(error.code, error.message, error.hint, at=time.time())
         if self._state is State.STOPPING:
             self._settle_stopped(None)
