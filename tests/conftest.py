@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -25,6 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "needs(*programs): the system programs without which the test is left out, by name"
     )
     config.stash[LEFT_OUT] = []
+    # pytest-asyncio asks for "the current loop" before its first test, and Python 3.11 would make one that nobody ever closes.
+    asyncio.set_event_loop(None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

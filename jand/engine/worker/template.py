@@ -55,7 +55,7 @@ class TemplateProcess:
                 ) from None
             finally:
                 if not done:  # also when the client has gone: half an answer would be read as the next one
-                    self._kill()
+                    await asyncio.shield(self._end())
         if "text" in answer:
             return str(answer["text"])
         if answer.get("refused"):
@@ -67,8 +67,8 @@ class TemplateProcess:
             hint="give user_prompt and ai_prompt in the JSON instead",
         )
 
-    def close(self) -> None:
-        self._kill()
+    async def close(self) -> None:
+        await self._end()
         os.close(self._hold)
         os.close(self._lifeline)
 
@@ -96,8 +96,10 @@ class TemplateProcess:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-        self._process = None
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()  # closes its pipes and reaps it
