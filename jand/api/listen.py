@@ -11,12 +11,13 @@ import ipaddress
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from aiohttp import web
 
 from jand.api.app import SHARED
+from jand.api.connection import Connection
 from jand.api.private_socket import BACKLOG, BoundSocket, bind_private
 from jand.errors import SettingsError, SocketInUseError, SocketUnusableError
 
@@ -44,23 +45,29 @@ class Listeners:
         self._runner = runner
         self._bound = bound
         self._drain = app[SHARED].drain
-        self._sites: list[web.SockSite] = []
+        self._servers: list[asyncio.Server] = []
 
     @property
     def addresses(self) -> list[str]:
         """Where it listens: paths, and HOST:PORT with the port that was given for a 0."""
-        return [write_address(address) for address in self._runner.addresses]
+        return [write_address(listener.getsockname()) for server in self._servers for listener in server.sockets]
 
     async def add(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        site = web.SockSite(self._runner, listener, ssl_context=tls, backlog=BACKLOG)
-        await site.start()
-        self._sites.append(site)
+        loop = asyncio.get_running_loop()
+        connections = self._runner.server
+        assert connections is not None
+
+        def connect() -> Connection:
+            silent: Any = None  # what aiohttp takes, and its own runners pass, for no access log
+            return Connection(connections, loop=loop, access_log=silent, keepalive_timeout=KEEP_ALIVE_S)
+
+        self._servers.append(await loop.create_server(connect, sock=listener, ssl=tls, backlog=BACKLOG))
 
     async def close(self, *, grace_s: float = 3.0) -> None:
         """Stop serving; ends within *grace_s* + 2 s. Idempotent."""
-        for site in self._sites:
-            await site.stop()
-        self._sites.clear()
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
         if self._bound is not None:
             await asyncio.to_thread(self._bound.remove)
         self._drain.begin()
@@ -83,9 +90,8 @@ async def open_listeners(app: web.Application, settings: ListenSettings) -> List
         bound = await asyncio.to_thread(
             bind_private, settings.socket, mode=settings.socket_mode, group=settings.socket_group
         )
-    runner = web.AppRunner(
-        app, handler_cancellation=True, access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=CUT_S
-    )
+    # A client that goes away cancels its handler, and so ends what was done for it.
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=CUT_S)
     await runner.setup()
     listeners = Listeners(runner, bound, app)
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from jand.api.render import encode_model, mask
+from jand.api.render import encode_model
 from jand.api.route import Call, answer_json
 from jand.api.schemas import (
     DeleteAnswer,
@@ -23,6 +23,7 @@ from jand.api.schemas import (
     StateFilter,
     StopQuery,
 )
+from jand.model import secrets
 from jand.model.record import PublicState
 from jand.model.spec import Engine
 
@@ -68,7 +69,7 @@ async def get_model(call: Call[Nothing, Nothing]) -> web.Response:
 async def start_model(call: Call[StartQuery, StartBody]) -> web.Response:
     manager = call.shared.manager
     record = await manager.start(call.id, call.body.parameters.init or None, wait=call.query.wait)
-    in_force = mask(manager.running_parameters(record.id), record.spec.secrets())
+    in_force = secrets.mask(dict(manager.running_parameters(record.id)))
     answer = StartAnswer(
         id=record.id,
         state=record.state,

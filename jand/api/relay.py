@@ -7,6 +7,7 @@ are passed on, so that what breaks off in the middle of one can still be ended b
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -92,7 +93,11 @@ class Relay:
         }
         try:
             answer = await self._upstream.session.post(
-                target(self._upstream.url, path), data=body, headers=headers, timeout=TIMEOUT, allow_redirects=False
+                target(self._upstream.url, path),
+                data=io.BytesIO(body),
+                headers=headers,
+                timeout=TIMEOUT,
+                allow_redirects=False,
             )
         except (*FAILURES, RuntimeError) as error:
             # A RuntimeError says that the session was closed: the model was stopped before our first byte.

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from jand.lifecycle.events import ProblemRecord
     from jand.model.record import Record
 
-MASK: Final = "***"
-SECRET_NAMES: Final = frozenset({"api-key", "api_key"})
 SPARE: Final = 64
 """How many records that are gone the cache may hold before it is tidied."""
 
@@ -89,7 +87,7 @@ def model_fields(record: Record) -> dict[str, Any]:
         "transition": record.transition,
         "paused": record.paused,
         "restart_needed": record.restart_needed,
-        "origin": record.spec.origin,
+        "origin": spec["origin"],
         "import_format": record.spec.import_format,
         "download_url": single(spec.get("download_url")),
         "parameters": spec.get("parameters") or {},
@@ -120,16 +118,3 @@ def problem_fields(problem: ProblemRecord) -> dict[str, Any]:
 
 def encode_problem(problem: ProblemRecord) -> bytes:
     return encode(ProblemObject, problem_fields(problem))
-
-
-def mask(parameters: Mapping[str, Any], secrets: set[str]) -> dict[str, Any]:
-    """Return *parameters* with every value that is one of *secrets*, or has a secret's name, hidden."""
-    return {name: hidden(name, value, secrets) for name, value in parameters.items()}
-
-
-def hidden(name: str, value: Any, secrets: set[str]) -> Any:
-    if isinstance(value, dict):
-        return mask(value, secrets)
-    if value and (name.lower() in SECRET_NAMES or (isinstance(value, str) and value in secrets)):
-        return MASK
-    return value

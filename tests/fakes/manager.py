@@ -1,0 +1,171 @@
+"""An in-memory manager for tests of the API: models are added, changed and refused by verbs; nothing runs but what a test put upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import difflib
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from jand.errors import JandError, ModelNotFoundError
+from jand.lifecycle.events import EventLog, ProblemRecord
+from jand.lifecycle.running import Upstream
+from jand.model.problem import Problem
+from jand.model.record import PublicState, Record
+from tests.fakes.records import make_record
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    id: str
+    removed: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
+
+
+@dataclass
+class Asked:
+    """What the API asked for: the verb, the model, and what came with it."""
+
+    verb: str
+    model: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+class FakeManager:
+    """Satisfies `api.ports.Manager`. *asked* lists the calls; *in_flight* counts requests within `use`."""
+
+    def __init__(self) -> None:
+        self.ready = asyncio.Event()
+        self.ready.set()
+        self.events = EventLog(picture=self.list, first_id=100)
+        self.asked: list[Asked] = []
+        self.in_flight = 0
+        self.kept: tuple[Kept, ...] = ()
+        self.upstream_url = "http://worker"
+        self.upstream_headers: dict[str, str] = {}
+        self.upstream_name: str | None = None
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self._records: dict[str, Record] = {}
+        self._problems: list[ProblemRecord] = []
+        self._refusals: dict[str, BaseException] = {}
+        self._session: aiohttp.ClientSession | None = None
+
+    # What a test does.
+
+    def add(self, model_id: str, **changes: Any) -> Record:
+        record = self._records[model_id] = make_record(model_id, **changes)
+        self.events.publish("model.registered", record)
+        return record
+
+    def change(self, model_id: str, kind: str = "model.updated", **changes: Any) -> Record:
+        record = self._records[model_id] = dataclasses.replace(self._records[model_id], **changes)
+        self.events.publish(kind, record)
+        return record
+
+    def remove(self, model_id: str) -> None:
+        self.events.publish("model.removed", self._records.pop(model_id))
+
+    def refuse(self, verb: str, error: BaseException) -> None:
+        """Let *verb* raise *error* from now on."""
+        self._refusals[verb] = error
+
+    def complain(self, path: str, **facts: Any) -> ProblemRecord:
+        problem = ProblemRecord(Problem(path, "bad-json", "expected a comma", **facts), since=1_700_000_000.5)
+        self._problems.append(problem)
+        self.events.publish("problem.found", problem)
+        return problem
+
+    def serve_with(self, socket: Path, *, auto_decompress: bool = False) -> None:
+        """Let every model be served by what listens on *socket*."""
+        connector = aiohttp.UnixConnector(str(socket), limit=0)
+        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=auto_decompress)
+
+    async def close(self) -> None:
+        self.events.close()
+        if self._session is not None:
+            await self._session.close()
+
+    # What the API asks.
+
+    def _asked(self, verb: str, model: str = "", **arguments: Any) -> None:
+        self.asked.append(Asked(verb, model, arguments))
+        if verb in self._refusals:
+            raise self._refusals[verb]
+
+    def list(self, state: PublicState | None = None) -> list[Record]:
+        self._asked("list")
+        return [record for record in self._records.values() if state is None or record.state is state]
+
+    def get(self, model_id: str) -> Record:
+        for record in self._records.values():
+            if model_id == record.id or model_id in record.aliases:
+                return record
+        near = difflib.get_close_matches(model_id, self._records, n=3)
+        raise ModelNotFoundError(f'cannot find model "{model_id}"', near=near)
+
+    async def start(
+        self, model_id: str, init_overrides: Mapping[str, Any] | None = None, *, wait: bool = True
+    ) -> Record:
+        record = self.get(model_id)
+        self._asked("start", record.id, init_overrides=init_overrides, wait=wait)
+        if init_overrides:
+            record = self.change(record.id, spec=record.spec.with_init(init_overrides))
+        if not wait:
+            return record
+        await self.hold.wait()
+        return self.change(record.id, "model.state", state=PublicState.RUNNING)
+
+    async def stop(self, model_id: str, *, force: bool = False) -> Record:
+        record = self.get(model_id)
+        self._asked("stop", record.id, force=force)
+        return self.change(record.id, "model.state", state=PublicState.DOWNLOADED)
+
+    async def delete(self, model_id: str, *, keep_files: bool = False) -> Deletion:
+        record = self.get(model_id)
+        self._asked("delete", record.id, keep_files=keep_files)
+        self.remove(record.id)
+        return Deletion(record.id, removed=(f"{record.id}.json",), kept=self.kept)
+
+    def problems(self) -> Sequence[ProblemRecord]:
+        self._asked("problems")
+        return self._problems
+
+    async def rescan(self) -> dict[str, Any]:
+        self._asked("rescan")
+        return {"scanned": 3, "changed": 1, "seconds": 0.01}
+
+    def running_parameters(self, model_id: str) -> dict[str, Any]:
+        parameters = self.get(model_id).spec.plain().get("parameters") or {}
+        return {"init": parameters.get("init") or {}, "runtime": parameters.get("runtime") or {}}
+
+    def overview(self) -> dict[str, Any]:
+        return {"models": len(self._records), "at": time.time()}
+
+    @contextlib.asynccontextmanager
+    async def use(self, model_id: str) -> AsyncIterator[Upstream]:
+        record = self.get(model_id)
+        self._asked("use", record.id)
+        await self.hold.wait()
+        if self._session is None:
+            raise JandError("no upstream in this test")
+        self.in_flight += 1
+        try:
+            yield Upstream(self._session, self.upstream_url, self.upstream_headers, self.upstream_name or record.id)
+        finally:
+            self.in_flight -= 1
