@@ -32,10 +32,11 @@ from jand.library.findings import Tree
 from jand.library.headers import HeaderCache
 from jand.library.library import LibrarySettings
 from jand.library.probe import ignore_lease_signal
+from jand.lifecycle.catalog import Catalog
 from jand.lifecycle.manager import Manager, ManagerSettings
 from jand.lifecycle.notes import Notes
 from jand.lifecycle.workers import LocalWorkers
-from jand.paths import Janroot
+from jand.paths import Janroot, shipped_example
 from jand.service.lock import RootLock
 from jand.service.notify import Notifier
 from jand.tasks import TaskSet
@@ -188,6 +189,7 @@ def _build_manager(settings: Settings, root: Janroot, directory: Path) -> Manage
         notes=notes,
         launch=workers.launch,
         downloader=Downloader(_download_settings(settings)),
+        catalog=Catalog([root.catalog, shipped_example() / "catalog"]),
     )
 
 

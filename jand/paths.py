@@ -84,6 +84,13 @@ class Places:
         return base / path
 
 
+def shipped_example() -> Path:
+    """Return janroot.example: inside the package where it was installed, beside it in a checkout. It may be missing from a broken installation."""
+    package = Path(__file__).parent
+    inside = package / "example"
+    return inside if inside.is_dir() else package.parent / "janroot.example"
+
+
 def client_sockets(flag: Path | None, environ: Mapping[str, str], places: Places | None = None) -> tuple[Path, ...]:
     """Return where a client looks for the daemon, in order; it takes the first that exists.
 

@@ -16,7 +16,7 @@ import structlog
 from jand.errors import NotPossibleError, ShuttingDownError
 from jand.library.findings import LOOSE
 from jand.library.library import Library, LibrarySettings
-from jand.lifecycle import deletion
+from jand.lifecycle import deletion, registering
 from jand.lifecycle.adoption import Adoption
 from jand.lifecycle.events import EventLog, ProblemRecord
 from jand.lifecycle.fetching import Fetching
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from jand.library.headers import HeaderCache
     from jand.library.status import WatchStatus
     from jand.lifecycle.actor import Actor
+    from jand.lifecycle.catalog import Catalog
     from jand.lifecycle.notes import Notes
     from jand.lifecycle.running import Launch, Upstream
 
 log = structlog.get_logger(__name__)
 
-GONE_TIMEOUT_S = 30.0
-"""A scan that takes longer than this to see a deleted JSON is a bug; the DELETE then says so rather than hang."""
+SEEN_TIMEOUT_S = 30.0
+"""A scan that takes longer than this to see what was just written or deleted is a bug; the call then fails rather than hang."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Manager:
         notes: Notes,
         launch: Launch,
         downloader: Downloader,
+        catalog: Catalog,
     ) -> None:
         self.tasks = TaskSet()
         self.start_on_request = settings.start_on_request
@@ -76,6 +78,8 @@ class Manager:
         self._registry = Registry(self, self, lambda problems: self._problems.replace("ids", problems))
         self._records: dict[Actor, Record] = {}
         self._leaving: set[Actor] = set()
+        self._awaited: dict[str, asyncio.Future[Record]] = {}
+        self.catalog = catalog
         self._flush_due = False
         self._closing = False
         self._library = Library(
@@ -173,6 +177,9 @@ class Manager:
         self.events.publish("model.registered", record)
         log.info("model registered", model=actor.id, path=actor.found.path, state=record.state)
         self._fetching.consider(actor)
+        awaited = self._awaited.get(actor.found.path)
+        if awaited is not None and not awaited.done():
+            awaited.set_result(actor.record())
 
     def found_again(self, actor: Actor) -> None:
         self._fetching.consider(actor)
@@ -228,6 +235,33 @@ class Manager:
         await actor.stop(force=force)
         return actor.record()
 
+    async def register(self, body: Mapping[str, Any]) -> Record:
+        """Write the model JSON that *body* asks for into the root's own tree; return the model once the scan has registered it."""
+        tree = next(iter(self._trees.values()))
+        name, data = await asyncio.to_thread(registering.compose, body, self.catalog)
+        await asyncio.to_thread(registering.write, tree.path, name, data)
+        return await self._appeared(tree, name, f"{tree.label}/{name}/{name}.json")
+
+    async def copy(self, model_id: str, body: Mapping[str, Any]) -> Record:
+        """Write beside a model's JSON another one that shares its binaries; return the new model once it is registered."""
+        found = self._registry.get(model_id).found
+        tree, entry = self._place_of(self._registry.get(model_id))
+        if not tree.writable:
+            message = f'cannot copy "{model_id}": {tree.path} is only read by jand'
+            raise NotPossibleError(message, hint="copy its JSON into the models folder with an absolute download_url")
+        path = await asyncio.to_thread(registering.copy, found, body)
+        return await self._appeared(tree, entry, f"{found.folder}/{path.name}")
+
+    async def _appeared(self, tree: Tree, entry: str, path: str) -> Record:
+        """Return the model of the JSON at *path* when it is registered."""
+        self._library.touch(tree.label, entry)
+        future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        self._awaited[path] = future
+        try:
+            return await asyncio.wait_for(future, SEEN_TIMEOUT_S)
+        finally:
+            self._awaited.pop(path, None)
+
     async def pause(self, model_id: str) -> Record:
         actor = self._registry.get(model_id)
         self._fetching.pause(actor)
@@ -259,7 +293,7 @@ class Manager:
             self._adoption.decline(actor.found)
         done = await asyncio.to_thread(deletion.carry_out, actor.id, planned)
         self._library.touch(tree.label, entry)
-        await asyncio.wait_for(actor.gone(), GONE_TIMEOUT_S)
+        await asyncio.wait_for(actor.gone(), SEEN_TIMEOUT_S)
         log.info("model deleted", model=actor.id, removed=done.removed, kept=[kept.name for kept in done.kept])
         return done
 
