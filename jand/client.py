@@ -1,11 +1,12 @@
 """The daemon's socket from the other side, for the command line, tests and programs in Python.
 
 Answers are the API's JSON as it comes; errors are raised again as what they were in the daemon, by their code. Everything that keeps a request from being answered is a
-DaemonUnavailableError that says why.
+DaemonUnavailableError that says why. aiohttp is imported for streams alone: that takes 0.2 s, and `jand list` has to be there sooner.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import json
@@ -13,15 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote, urlencode
 
-import aiohttp
-from yarl import URL
-
 from jand.errors import DaemonUnavailableError, JandError, UpstreamError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
+
+    import aiohttp
 
 Json = dict[str, Any]
 
@@ -31,7 +31,10 @@ HINT: Final = "; hint: "
 MAX_LINE: Final = 64 << 20
 """Bytes of one line of a stream: an event may carry a whole model, an answer a picture."""
 
-FOREIGN: Final = (aiohttp.ClientError, OSError, TimeoutError)
+MAX_HEAD: Final = 64 << 10
+"""Bytes of the head of an answer."""
+
+BROKEN_OFF: Final = frozenset({None, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE})
 
 
 @dataclass(slots=True)
@@ -148,12 +151,12 @@ class Client:
     async def _call(
         self, method: str, path: str, *, query: Mapping[str, str | None] | None = None, body: Json | None = None
     ) -> Json:
-        with translated(self.socket):
-            async with self._connected().request(method, target(path, query), json=body) as answer:
-                raw = await answer.read()
+        raw_body = b"" if body is None else json.dumps(body).encode()
+        with translated(self.socket, OSError, EOFError, ValueError, asyncio.LimitOverrunError):
+            status, headers, raw = await exchange(self.socket, method, target(path, query), raw_body)
         content = read_json(raw)
-        if answer.status >= 400:
-            raise rebuild(content, answer.status, answer.headers)
+        if status >= 400:
+            raise rebuild(content, status, headers)
         return content
 
     async def _stream(
@@ -165,8 +168,12 @@ class Client:
         body: Json | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Message]:
-        with translated(self.socket):
-            async with self._connected().request(method, target(path, query), json=body, headers=headers) as answer:
+        import aiohttp  # noqa: PLC0415 - see above
+        from yarl import URL  # noqa: PLC0415 - comes with it
+
+        url = URL(f"http://jand{target(path, query)}", encoded=True)
+        with translated(self.socket, OSError, aiohttp.ClientError):
+            async with self._connected().request(method, url, json=body, headers=headers) as answer:
                 if answer.status >= 400:
                     raise rebuild(read_json(await answer.read()), answer.status, answer.headers)
                 reading = Reading()
@@ -175,6 +182,8 @@ class Client:
                         yield event
 
     def _connected(self) -> aiohttp.ClientSession:
+        import aiohttp  # noqa: PLC0415 - see above
+
         if self._session is None:
             # A new connection for each request costs 0.1 ms, and one that the daemon has just closed is never used.
             connector = aiohttp.UnixConnector(str(self.socket), force_close=True, limit=0)
@@ -216,10 +225,39 @@ def path_of(model_id: str) -> str:
     return f"/v1/models/{quote(model_id, safe='')}"
 
 
-def target(path: str, query: Mapping[str, str | None] | None) -> URL:
-    """Return the address of *path*; the host is of no matter on a Unix socket."""
+def target(path: str, query: Mapping[str, str | None] | None) -> str:
+    """Return what stands in the first line of a request."""
     given = urlencode({name: value for name, value in (query or {}).items() if value is not None})
-    return URL(f"http://jand{path}" + (f"?{given}" if given else ""), encoded=True)
+    return f"{path}?{given}" if given else path
+
+
+async def exchange(socket: Path, method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send one request over a connection of its own and return status, headers (by their names in title case) and body.
+
+    In HTTP/1.0, to which an answer is never sent in chunks.
+    """
+    reader, writer = await asyncio.open_unix_connection(socket, limit=MAX_HEAD)
+    try:
+        kind = "Content-Type: application/json\r\n" if body else ""
+        head = f"{method} {path} HTTP/1.0\r\nHost: jand\r\n{kind}Content-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        status, headers = parse_head(await reader.readuntil(b"\r\n\r\n"))
+        length = headers.get("Content-Length")
+        return status, headers, await (reader.read() if length is None else reader.readexactly(int(length)))
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+def parse_head(raw: bytes) -> tuple[int, dict[str, str]]:
+    """Return status and headers. Raises ValueError for what is no HTTP."""
+    first, *lines = raw.decode("latin-1").split("\r\n")
+    version, _, rest = first.partition(" ")
+    if not version.startswith("HTTP/1."):
+        raise ValueError("no HTTP")
+    pairs = (line.partition(":") for line in lines if line)
+    return int(rest[:3]), {name.strip().title(): value.strip() for name, _, value in pairs}
 
 
 def read_json(raw: bytes) -> Json:
@@ -270,11 +308,11 @@ def kinds() -> dict[str, type[JandError]]:
 
 
 @contextlib.contextmanager
-def translated(socket: Path) -> Iterator[None]:
-    """Raise what keeps us from the daemon as DaemonUnavailableError."""
+def translated(socket: Path, *foreign: type[Exception]) -> Iterator[None]:
+    """Raise what keeps us from the daemon, one of the *foreign*, as DaemonUnavailableError."""
     try:
         yield
-    except FOREIGN as error:
+    except foreign as error:
         cause, hint = explain(error)
         raise DaemonUnavailableError(
             f"cannot reach the daemon at {socket}: {cause}", hint=hint, socket=str(socket)
@@ -283,7 +321,7 @@ def translated(socket: Path) -> Iterator[None]:
 
 def explain(error: Exception) -> tuple[str, str]:
     """Say in our words why *error* came, and what helps."""
-    found = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    found = getattr(error, "os_error", error)  # where aiohttp keeps the cause
     match found:
         case FileNotFoundError():
             return "there is no socket", "start one with: jand serve"
@@ -295,7 +333,9 @@ def explain(error: Exception) -> tuple[str, str]:
             return "it does not answer in time", "see its log"
         case OSError(errno=errno.ENOTSOCK):
             return "it is no socket", "name the right one with --socket"
-        case OSError() if not isinstance(found, aiohttp.ClientError | ConnectionError):
+        case OSError() if type(found) is OSError or found.errno not in BROKEN_OFF:  # a path too long has no number
             return (found.strerror or str(found)).lower(), "name another one with --socket"
+        case ValueError() | asyncio.LimitOverrunError():
+            return "what answers there is not jand", "name the right socket with --socket"
         case _:
             return "it closed the connection", "see its log; it may have been stopped"

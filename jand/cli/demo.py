@@ -94,7 +94,7 @@ class _Teller:
         self.quiet = quiet
         self.marks: list[tuple[str, float]] = []
 
-    def says(self, text: str) -> None:
+    def says(self, text: str = "") -> None:
         if not self.quiet:
             say(printable(text))
 
@@ -180,6 +180,7 @@ def _drop(folder: Path, weights: Path, teller: _Teller) -> None:
     teller.mark("copy began")
     folder.mkdir()
     (folder / f"{MODEL}.json").write_text(json_text.dumps(SPEC, indent=2) + "\n")
+    teller.mark("the JSON is there")
     shutil.copyfile(weights, folder / weights.name)
     teller.mark("copy ended")
 
@@ -195,7 +196,8 @@ async def _reach(client: Client, *states: str) -> None:
 
 
 async def _ask(client: Client, teller: _Teller) -> str:
-    teller.says(f"\n> {QUESTION}")
+    teller.says()
+    teller.says(f"> {QUESTION}")
     parts: list[str] = []
     async with asyncio.timeout(ANSWER_S):
         async for chunk in client.chat(MODEL, [{"role": "user", "content": QUESTION}]):
@@ -207,7 +209,8 @@ async def _ask(client: Client, teller: _Teller) -> str:
             parts.append(text)
             teller.streams(text)
     teller.mark("answer ended")
-    teller.says("\n")
+    teller.says()
+    teller.says()
     if not parts:
         raise errors.Failure("cannot show an answer: the model gave none")
     return "".join(parts)

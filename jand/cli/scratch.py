@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-import jand
 from jand.cli.errors import Failure
 from jand.client import Client
 from jand.errors import JandError
-from jand.paths import Janroot
+from jand.paths import Janroot, shipped_example
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,12 +29,11 @@ LONGEST_SOCKET: Final = 100
 
 
 def example() -> Path:
-    """Return janroot.example: inside the package where it was installed, beside it in a checkout."""
-    package = Path(jand.__file__).parent
-    for place in (package / "example", package.parent / "janroot.example"):
-        if place.is_dir():
-            return place
-    raise Failure("cannot find janroot.example: this installation is incomplete", hint="install jand again")
+    """Return janroot.example. Raises Failure where it is missing."""
+    place = shipped_example()
+    if not place.is_dir():
+        raise Failure(f"cannot find {place}: this installation is incomplete", hint="install jand again")
+    return place
 
 
 class ScratchDaemon:

