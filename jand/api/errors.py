@@ -82,6 +82,7 @@ STATUS: Final[dict[str, int]] = {
     # What passes.
     "queue-full": 429,
     "model-downloading": 503,
+    "root-offline": 503,
     "not-ready": 503,
     "shutting-down": 503,
     # What ends the daemon before it answers, or is a client's own.

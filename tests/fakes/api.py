@@ -88,7 +88,9 @@ class ServedApi:
             int(address.rpartition(":")[2]) for address in self.listeners.addresses if not address.startswith("/")
         )
 
-    async def ask(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
+    async def ask(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """Ask over the Unix socket; *path* goes out exactly as written, *body* as JSON (or as it is, where it is bytes)."""
         raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         data = None if raw is None else io.BytesIO(raw)
@@ -97,13 +99,13 @@ class ServedApi:
             return Answer(answer.status, CIMultiDict(answer.headers), await answer.read())
 
     async def ask_tcp(
-        self, method: str, path: str, body: bytes = b"", *, host: str | None = "", **headers: str
+        self, method: str, path: str, body: bytes = b"", *, host: str = "", headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Ask over TCP with a Host of one's own (default the right one, None for no such header); underscores in names of headers stand for hyphens."""
+        """Ask over TCP with a Host of one's own (default: the right one)."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             return await exchange(
-                reader, writer, method, path, body, host=f"127.0.0.1:{self.port}" if host == "" else host, **headers
+                reader, writer, method, path, body, host=host or f"127.0.0.1:{self.port}", headers=headers
             )
         finally:
             writer.close()
@@ -117,16 +119,14 @@ async def exchange(
     path: str,
     body: bytes = b"",
     *,
-    host: str | None = "jand",
-    **headers: str,
+    host: str = "jand",
+    headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Send one request as raw bytes and read the answer until the connection ends."""
-    lines = [f"{method} {path} HTTP/1.1", "Connection: close"]
-    if host is not None:
-        lines.append(f"Host: {host}")
+    lines = [f"{method} {path} HTTP/1.1", "Connection: close", f"Host: {host}"]
     if body:
         lines.append(f"Content-Length: {len(body)}")
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     writer.write("\r\n".join([*lines, "", ""]).encode() + body)
     await writer.drain()
     head, _, content = (await reader.read()).partition(b"\r\n\r\n")

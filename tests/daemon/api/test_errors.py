@@ -127,7 +127,7 @@ async def test_a_packed_body_is_limited_by_its_unpacked_size(manager: FakeManage
     manager.add("a")
     packed = zlib.compress(b'{"model": "' + b"0" * 200_000)
     async with ServedApi(manager, SMALL) as api:
-        answer = await api.ask("POST", "/v1/chat/completions", packed, **{"Content-Encoding": "deflate"})
+        answer = await api.ask("POST", "/v1/chat/completions", packed, headers={"Content-Encoding": "deflate"})
 
     assert len(packed) < 1_000
     assert answer.status == 413
@@ -206,6 +206,6 @@ async def test_what_is_no_http_is_answered_in_the_same_shape(api: ServedApi, req
     head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
 
-    assert head.startswith(b"HTTP/1.1 400 ") or head.startswith(b"HTTP/1.0 400 ")
+    assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
     assert json.loads(body)["error"]["code"] == "bad-request"
     assert b"Traceback" not in body

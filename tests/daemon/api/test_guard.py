@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ import pytest
 import structlog
 
 from jand.api.settings import ApiSettings
-from tests.fakes.api import ServedApi
+from jand.errors import SocketUnusableError
+from tests.fakes.api import ServedApi, exchange
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -72,7 +74,7 @@ async def test_a_host_that_is_not_exactly_ours_is_refused_on_every_path(tcp: Ser
 async def test_a_foreign_origin_is_refused_and_gets_no_cors_header(
     tcp: ServedApi, manager: FakeManager, origin: str, method: str, path: str
 ) -> None:
-    answer = await tcp.ask_tcp(method, path, Origin=origin)
+    answer = await tcp.ask_tcp(method, path, headers={"Origin": origin})
 
     assert answer.status == 403
     assert answer.error["code"] == "forbidden-origin"
@@ -81,9 +83,9 @@ async def test_a_foreign_origin_is_refused_and_gets_no_cors_header(
 
 
 async def test_our_own_origin_is_answered(tcp: ServedApi) -> None:
-    assert (await tcp.ask_tcp("GET", "/v1/models", Origin=f"http://127.0.0.1:{tcp.port}")).status == 200
-    assert (await tcp.ask_tcp("GET", "/v1/models", Origin=f"https://127.0.0.1:{tcp.port}")).status == 403
-    other = await tcp.ask_tcp("GET", "/v1/models", Origin=f"http://localhost:{tcp.port}")
+    assert (await tcp.ask_tcp("GET", "/v1/models", headers={"Origin": f"http://127.0.0.1:{tcp.port}"})).status == 200
+    assert (await tcp.ask_tcp("GET", "/v1/models", headers={"Origin": f"https://127.0.0.1:{tcp.port}"})).status == 403
+    other = await tcp.ask_tcp("GET", "/v1/models", headers={"Origin": f"http://localhost:{tcp.port}"})
     assert other.status == 403
 
 
@@ -99,7 +101,7 @@ async def test_our_own_origin_is_answered(tcp: ServedApi) -> None:
         {"Authorization": f"Basic {TOKEN}"},
         {"Authorization": TOKEN},
         {"Authorization": "Bearer caf\u00e9"},
-        {"X_Api_Key": TOKEN},
+        {"X-Api-Key": TOKEN},
     ],
 )
 async def test_without_the_token_nothing_is_told_or_done(
@@ -108,7 +110,7 @@ async def test_without_the_token_nothing_is_told_or_done(
     manager.add("a")
 
     for method, path in [("GET", "/v1/models"), ("PUT", "/v1/models/a/start"), ("GET", "/version"), ("GET", "/x")]:
-        answer = await guarded.ask_tcp(method, path, **given)
+        answer = await guarded.ask_tcp(method, path, headers=given)
         assert answer.status == 401
         assert answer.error["code"] == "unauthorized"
         assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -118,17 +120,17 @@ async def test_without_the_token_nothing_is_told_or_done(
 
 @pytest.mark.parametrize("kind", ["Bearer", "bearer", "BEARER"])
 async def test_the_token_lets_in(guarded: ServedApi, kind: str) -> None:
-    assert (await guarded.ask_tcp("GET", "/v1/models", Authorization=f"{kind} {TOKEN}")).status == 200
+    assert (await guarded.ask_tcp("GET", "/v1/models", headers={"Authorization": f"{kind} {TOKEN}"})).status == 200
 
 
 async def test_health_is_answered_without_the_token_and_then_without_details(guarded: ServedApi) -> None:
     assert (await guarded.ask_tcp("GET", "/health")).json == {"status": "ok", "details": {}}
     assert (await guarded.ask_tcp("GET", "/ready")).status == 200
-    assert (await guarded.ask_tcp("GET", "/health", Authorization=f"Bearer {TOKEN}")).json["details"]
+    assert (await guarded.ask_tcp("GET", "/health", headers={"Authorization": f"Bearer {TOKEN}"})).json["details"]
 
 
 async def test_the_unix_socket_asks_for_no_token_host_or_origin(guarded: ServedApi) -> None:
-    assert (await guarded.ask("GET", "/v1/models", Host="evil.example", Origin="null")).status == 200
+    assert (await guarded.ask("GET", "/v1/models", headers={"Host": "evil.example", "Origin": "null"})).status == 200
 
 
 @pytest.mark.parametrize(
@@ -137,13 +139,15 @@ async def test_the_unix_socket_asks_for_no_token_host_or_origin(guarded: ServedA
 async def test_a_body_over_tcp_must_call_itself_json(tcp: ServedApi, manager: FakeManager, media: str) -> None:
     manager.add("a")
 
-    answer = await tcp.ask_tcp("PUT", "/v1/models/a/start", b"{}", Content_Type=media)
+    answer = await tcp.ask_tcp("PUT", "/v1/models/a/start", b"{}", headers={"Content-Type": media})
 
     assert answer.status == 415
     assert answer.error["code"] == "unsupported-media-type"
     assert manager.asked == []
     assert (
-        await tcp.ask_tcp("PUT", "/v1/models/a/start", b"{}", Content_Type="application/json; charset=utf-8")
+        await tcp.ask_tcp(
+            "PUT", "/v1/models/a/start", b"{}", headers={"Content-Type": "application/json; charset=utf-8"}
+        )
     ).status == 200
     assert (await tcp.ask_tcp("PUT", "/v1/models/a/start")).status == 200
 
@@ -151,9 +155,9 @@ async def test_a_body_over_tcp_must_call_itself_json(tcp: ServedApi, manager: Fa
 async def test_a_listed_origin_gets_cors_and_is_still_asked_for_the_token(guarded: ServedApi) -> None:
     origin = {"Origin": "https://app.example"}
 
-    preflight = await guarded.ask_tcp("OPTIONS", "/v1/chat/completions", **origin)
-    refused = await guarded.ask_tcp("GET", "/v1/models", **origin)
-    answered = await guarded.ask_tcp("GET", "/v1/models", Authorization=f"Bearer {TOKEN}", **origin)
+    preflight = await guarded.ask_tcp("OPTIONS", "/v1/chat/completions", headers=origin)
+    refused = await guarded.ask_tcp("GET", "/v1/models", headers=origin)
+    answered = await guarded.ask_tcp("GET", "/v1/models", headers={"Authorization": f"Bearer {TOKEN}", **origin})
 
     assert preflight.status == 204
     assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
@@ -179,9 +183,15 @@ async def test_who_asks_for_a_change_is_logged(tcp: ServedApi, manager: FakeMana
 
 
 async def test_ipv6_loopback_is_served_under_its_own_address(manager: FakeManager) -> None:
+    """Where the machine has no IPv6 that is one clear error."""
+    api = ServedApi(manager, ApiSettings(), "[::1]:0")
     if not socket.has_dualstack_ipv6():
-        with pytest.raises(OSError, match=""):
-            socket.create_server(("::1", 0), family=socket.AF_INET6)
+        with pytest.raises(SocketUnusableError, match=r"cannot listen on \[::1\]:0"):
+            await api.__aenter__()
         return
-    async with ServedApi(manager, ApiSettings(), "[::1]:0") as served:
-        assert served.listeners.addresses[1].startswith("[::1]:")
+    async with api:
+        assert api.listeners.addresses[1] == f"[::1]:{api.port}"
+        for host, status in [(f"[::1]:{api.port}", 200), (f"[::2]:{api.port}", 403)]:
+            reader, writer = await asyncio.open_connection("::1", api.port)
+            assert (await exchange(reader, writer, "GET", "/health", host=host)).status == status
+            writer.close()

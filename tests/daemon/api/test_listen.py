@@ -52,7 +52,7 @@ async def test_without_a_token_nothing_beyond_the_loopback_is_served(
 async def test_with_a_token_it_is_and_the_token_is_asked_for_there(manager: FakeManager) -> None:
     async with ServedApi(manager, ApiSettings(token="t"), "0.0.0.0:0") as api:
         assert (await api.ask_tcp("GET", "/v1/models")).status == 401
-        assert (await api.ask_tcp("GET", "/v1/models", Authorization="Bearer t")).status == 200
+        assert (await api.ask_tcp("GET", "/v1/models", headers={"Authorization": "Bearer t"})).status == 200
         assert (await api.ask_tcp("GET", "/health", host=f"0.0.0.0:{api.port}")).status == 403
 
 
@@ -170,9 +170,8 @@ def test_a_descriptor_that_is_no_listening_socket_is_refused(directory: Path) ->
 
 
 async def test_an_inherited_tcp_socket_beyond_the_loopback_needs_a_token_too(manager: FakeManager) -> None:
-    with socket.create_server(("0.0.0.0", 0)) as wide:
-        with pytest.raises(SettingsError, match="without a token"):
-            await listen(manager, ListenSettings(None, inherited=(wide,)))
+    with socket.create_server(("0.0.0.0", 0)) as wide, pytest.raises(SettingsError, match="without a token"):
+        await listen(manager, ListenSettings(None, inherited=(wide,)))
 
 
 @pytest.mark.parametrize(

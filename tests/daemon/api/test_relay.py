@@ -89,7 +89,7 @@ async def test_the_upstream_gets_its_own_headers_and_none_of_the_clients_secrets
         "POST",
         "/v1/chat/completions",
         {"model": "a"},
-        **{"Authorization": "Bearer jand", "Cookie": "c=1", "X-Other": "1", "Accept": "text/event-stream"},
+        headers={"Authorization": "Bearer jand", "Cookie": "c=1", "X-Other": "1", "Accept": "text/event-stream"},
     )
 
     headers = upstream.requests[0].headers

@@ -53,14 +53,14 @@ print(" ".join(oct(mode) for mode in sorted(modes)))
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A short one: pytest's own paths are near the limit of a socket's."""
+    """Give a short one: pytest's own paths are near the limit of a socket's."""
     with tempfile.TemporaryDirectory(prefix="jand-") as path:
         yield Path(path)
 
 
 @pytest.fixture(autouse=True)
 def lax_umask() -> Iterator[None]:
-    """The worst one for a private socket."""
+    """Set the worst one for a private socket."""
     before = os.umask(0)
     yield
     os.umask(before)
