@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import override
 
-from jand.model.secrets import is_secret_name
+from jand.model.secrets import MASK, is_secret_name, looks_secret
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -102,8 +102,10 @@ def complain(error: ErrorDetails, data: object) -> Complaint:
     path, value = _follow(wanted, data)
     if error["type"] == "missing":
         name = str(error["loc"][-1])
+        there = bool(path) and path[-1] == name  # but it says "not set"
         hint = f'add "{name}"; it is required'
-        return Complaint(path, name_of((*path, name)), "is missing", _MISSING.get(name, "a value"), hint)
+        full = name_of(path if there else (*path, name))
+        return Complaint(path, full, "is not set" if there else "is missing", _MISSING.get(name, "a value"), hint)
     words = _WORDS.get(error["type"])
     expected = words.format(**context).replace("'", '"') if words else error["msg"].removeprefix("Value error, ")
     name = name_of(path) or "the model"
@@ -120,7 +122,7 @@ def name_of(path: tuple[str | int, ...]) -> str:
     """Name a field, dotted; people count the items of a list from one."""
     if path and isinstance(path[-1], int):
         return f"item {path[-1] + 1} of {name_of(path[:-1])}"
-    return ".".join(map(str, path))
+    return ".".join(MASK if looks_secret(str(step)) else str(step) for step in path)
 
 
 def find_near(name: str, names: Collection[str]) -> str | None:
@@ -140,7 +142,7 @@ def describe(value: object, *, hidden: bool = False) -> str:
         return "an object"
     if isinstance(value, (list, tuple)):
         return "a list"
-    if hidden:
+    if hidden or (isinstance(value, str) and looks_secret(value)):
         return "a value that is not shown"
     if isinstance(value, str) and len(value) > 60:
         value = value[:57] + "..."

@@ -23,6 +23,7 @@ UNSET: Final = ("", "..")
 
 _MAX_TEXT: Final = 4096
 _MAX_ITEMS: Final = 1000
+_MAX_GPUS: Final = 128
 
 
 def expected(what: str, hint: str = "", at: str = "") -> PydanticCustomError:
@@ -87,7 +88,11 @@ def _listed(value: Any) -> Any:
 
 def _shares(value: Any) -> Any:
     """llama.cpp writes shares as "3,1" or "3/1"."""
-    return [share for share in re.split(r"[,/;]", value) if share.strip()] if isinstance(value, str) else value
+    if isinstance(value, str):
+        value = [share for share in re.split(r"[,/;]", value) if share.strip()]
+    if isinstance(value, (list, tuple)) and len(value) > _MAX_GPUS:
+        raise expected(f"at most {_MAX_GPUS} of them")
+    return value
 
 
 def _attention(value: Any) -> Any:

@@ -32,7 +32,7 @@ class Init(Part):
     flash_attn: Attention = Field(None, description="flash attention; llama.cpp chooses where it is not set")
     cache_type_k: CacheType | None = Field(None, description="type of the keys in the KV cache")
     cache_type_v: CacheType | None = Field(None, description="type of the values in the KV cache")
-    tensor_split: Shares | None = Field(None, description="the share of each GPU", min_length=1, max_length=128)
+    tensor_split: Shares | None = Field(None, description="the share of each GPU", min_length=1)
     lora: Locations | None = Field(None, description="LoRA files, local or in the repository")
     api_key: str | None = Field(
         None, alias="API-KEY", description="a provider's key, or file:, credential: or env: and a name"

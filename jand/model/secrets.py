@@ -13,10 +13,17 @@ if TYPE_CHECKING:
 
 MASK: Final = "***"
 
+_SHOWN: Final = 200
+"""No message shows more of a value; the pattern is quadratic on hostile texts."""
+
 _NAME = re.compile(
     r"(api|access|secret|private|subscription)?(key|secret|password|passwd|credentials?|authorization|bearer)$"
 )
 _TOKEN = re.compile(r"(api|access|auth|bearer|refresh|hf|hub)?token$")
+_SHAPE = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?:sk|pk|hf|gsk|xai|key)[-_][\w-]{6,}|(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{32,})",
+    re.IGNORECASE,
+)
 _REFERENCE = re.compile(r"(env|file|credential):\S+")
 _IN_ADDRESS = re.compile(
     r"""(?<=://)[^/?\#@\s]+(?=@)                       # user:password@
@@ -29,6 +36,11 @@ def is_secret_name(name: object) -> bool:
     """Whether a field of that name holds a secret, however it is spelled: API-KEY, apiKey, hf_token."""
     plain = re.sub(r"[^a-z]", "", str(name).lower())
     return _NAME.search(plain) is not None or _TOKEN.fullmatch(plain) is not None
+
+
+def looks_secret(text: str) -> bool:
+    """Whether *text* has the shape of a key, wherever it stands: for words about a value that ended up in the wrong place."""
+    return _SHAPE.search(text[:_SHOWN]) is not None
 
 
 def find(data: object) -> Iterator[str]:
