@@ -32,12 +32,25 @@ async def embeddings(call: Call[Nothing, Nothing]) -> web.StreamResponse:
     return await infer(call, "/v1/embeddings")
 
 
-async def infer(call: Call[Nothing, Nothing], path: str) -> web.StreamResponse:
+async def deployed_chat_completions(call: Call[Nothing, Nothing]) -> web.StreamResponse:
+    return await infer(call, "/v1/chat/completions", deployment=call.id)
+
+
+async def deployed_completions(call: Call[Nothing, Nothing]) -> web.StreamResponse:
+    return await infer(call, "/v1/completions", deployment=call.id)
+
+
+async def deployed_embeddings(call: Call[Nothing, Nothing]) -> web.StreamResponse:
+    return await infer(call, "/v1/embeddings", deployment=call.id)
+
+
+async def infer(call: Call[Nothing, Nothing], path: str, *, deployment: str = "") -> web.StreamResponse:
+    """Answer from the model that the body names, or from *deployment*: a path of Azure's names the model, and its bodies need not."""
     body = await read_body(call.request, call.shared.settings.max_inference_body)
-    wanted = await read_model(body)
+    wanted = deployment or await read_model(body)
     try:
         async with call.shared.manager.use(wanted) as upstream:
-            if upstream.model_id != wanted:
+            if deployment or upstream.model_id != wanted:
                 body = await run(renamed, body, upstream.model_id)
             relay = Relay(call.request, upstream, model=wanted, drain=call.shared.drain)
             return await relay.run(path, body)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from jand.lifecycle.events import EventLog, ProblemRecord
+    from jand.lifecycle.running import Ask
     from jand.model.record import PublicState, Record
 
 
@@ -19,7 +20,8 @@ class Upstream(Protocol):
     """Where a request goes.
 
     *url* is a bare server that speaks the API by the same paths (`http://worker`), or what stands there for `/v1` (`https://api.openai.com/v1`, an Azure
-    deployment); a query in it is kept. *headers* are added, and *model_id* is the name by which the upstream knows the model.
+    deployment); a query in it is kept. *headers* are added, and *model_id* is the name by which the upstream knows the model. Where there is an *ask*, it is given
+    the request instead and takes care of all that.
     """
 
     @property
@@ -33,6 +35,9 @@ class Upstream(Protocol):
 
     @property
     def model_id(self) -> str: ...
+
+    @property
+    def ask(self) -> Ask | None: ...
 
 
 class Kept(Protocol):

@@ -25,6 +25,7 @@ from jand.errors import JandError, UpstreamError
 if TYPE_CHECKING:
     from jand.api.drain import Drain
     from jand.api.ports import Upstream
+    from jand.lifecycle.running import Answer
 
 log = structlog.get_logger(__name__)
 
@@ -84,13 +85,15 @@ class Relay:
                 answer.close()
         return response
 
-    async def _ask(self, path: str, body: bytes) -> aiohttp.ClientResponse:
+    async def _ask(self, path: str, body: bytes) -> Answer:
         headers = {
             hdrs.CONTENT_TYPE: "application/json",
             hdrs.ACCEPT: self._request.headers.get(hdrs.ACCEPT, "*/*"),
             hdrs.ACCEPT_ENCODING: "identity",
             **self._upstream.headers,
         }
+        if self._upstream.ask is not None:
+            return await self._upstream.ask(path, body, headers)
         try:
             answer = await self._upstream.session.post(
                 target(self._upstream.url, path),
@@ -108,7 +111,7 @@ class Relay:
             raise UpstreamError(message, hint="correct the origin in its JSON")
         return answer
 
-    def _passed_on(self, answer: aiohttp.ClientResponse) -> CIMultiDict[str]:
+    def _passed_on(self, answer: Answer) -> CIMultiDict[str]:
         """Return the headers of the answer that are meant for the client."""
         named = {name.strip().lower() for name in answer.headers.get(hdrs.CONNECTION, "").split(",")}
         unpacked = {"content-encoding", "content-length"} if self._is_unpacked(answer) else set()
@@ -124,15 +127,15 @@ class Relay:
                 headers.setdefault(name, value)
         return headers
 
-    def _is_unpacked(self, answer: aiohttp.ClientResponse) -> bool:
+    def _is_unpacked(self, answer: Answer) -> bool:
         return self._upstream.session.auto_decompress and hdrs.CONTENT_ENCODING in answer.headers
 
-    async def _pass_bytes(self, answer: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
+    async def _pass_bytes(self, answer: Answer, response: web.StreamResponse) -> None:
         while chunk := await self._next(answer):
             await response.write(chunk)
         await response.write_eof()
 
-    async def _pass_events(self, answer: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
+    async def _pass_events(self, answer: Answer, response: web.StreamResponse) -> None:
         held = b""
         between = True
         try:
@@ -162,7 +165,7 @@ class Relay:
         response.force_close()
         await response.write(sse.frame(encode_error(error)))
 
-    async def _next(self, answer: aiohttp.ClientResponse) -> bytes:
+    async def _next(self, answer: Answer) -> bytes:
         """Return the next piece, as soon as it is there; empty at the end."""
         try:
             return await answer.content.readany()

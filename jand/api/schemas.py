@@ -71,6 +71,14 @@ class InferenceBody(BaseModel):
     stream: bool | None = None
 
 
+class DeployedBody(BaseModel):
+    """As `InferenceBody`, but its path names the model."""
+
+    model_config = ConfigDict(extra="allow")
+
+    stream: bool | None = None
+
+
 # -- the model object -------------------------------------------------------------------------------------------------
 
 

@@ -12,19 +12,59 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     import aiohttp
+    from multidict import CIMultiDict, CIMultiDictProxy
 
     from jand.library.findings import Found
     from jand.model.spec import Spec
 
 
+class Body(Protocol):
+    """What is still to come of an answer, by the names of aiohttp's reader."""
+
+    async def readany(self) -> bytes:
+        """Return the next piece, as soon as it is there; empty at the end."""
+
+    def at_eof(self) -> bool: ...
+
+
+class Answer(Protocol):
+    """An answer of which the head has come, by the names of aiohttp's response. Whoever has it calls `release` or `close` once."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def reason(self) -> str | None: ...
+
+    @property
+    def headers(self) -> CIMultiDict[str] | CIMultiDictProxy[str]: ...
+
+    @property
+    def content_type(self) -> str: ...
+
+    @property
+    def content(self) -> Body: ...
+
+    def release(self) -> object: ...
+
+    def close(self) -> None: ...
+
+
+class Ask(Protocol):
+    """Puts a request to a model that is not asked by a plain POST: path of the API, body, headers. Raises JandError where there is no answer to pass on."""
+
+    def __call__(self, path: str, body: bytes, headers: Mapping[str, str], /) -> Awaitable[Answer]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where a request to a running model goes: the relay adds the API's path to *url* and *headers* to its own."""
+    """Where a request to a running model goes: the relay adds the API's path to *url* and *headers* to its own, or leaves all that to *ask* where there is one."""
 
     session: aiohttp.ClientSession
     url: str
     headers: Mapping[str, str]
     model_id: str
+    ask: Ask | None = None
 
 
 class Running(Protocol):
