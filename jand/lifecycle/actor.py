@@ -80,7 +80,6 @@ class Actor:
         self._last_failure: JandError | None = None
         self._removed = False
         self._wake: set[asyncio.Future[None]] = set()
-        self._log = log.bind(model=model_id)
         self.look_at_disk()
 
     # What is known of it.
@@ -269,7 +268,7 @@ class Actor:
         except JandError as error:
             self._start_failed(error)
         except Exception as error:
-            self._log.exception("start failed unexpectedly")
+            log.exception("start failed unexpectedly", model=self.id)
             self._start_failed(WorkerDiedError(f'cannot start "{self.id}": {error}'))
         else:
             self._ready(running, time.monotonic() - began)
@@ -290,12 +289,12 @@ class Actor:
             return
         self._move(Happening.READY)
         self._around.tasks.spawn(self._watch(running), name=f"watch {self.id}")
-        self._log.info("model started", pid=running.pid, seconds=round(seconds, 2))
+        log.info("model started", model=self.id, pid=running.pid, seconds=round(seconds, 2))
         self._around.changed(self)
 
     def _start_failed(self, error: JandError) -> None:
         self._last_failure = error
-        self._log.warning("model not started", reason=error.message, facts=error.facts)
+        log.warning("model not started", model=self.id, reason=error.message, facts=error.facts)
         note = ErrorNote(error.code, error.message, error.hint, at=time.time())
         if self._state is State.STOPPING:
             self._settle_stopped(None)
@@ -313,7 +312,7 @@ class Actor:
         if self._running is not running or self._state is not State.RUNNING:
             return
         message = f'cannot go on with "{self.id}": {exit_note}'
-        self._log.error("worker died", reason=exit_note)
+        log.error("worker died", model=self.id, reason=exit_note)
         self._forget_running()
         self._move(Happening.DIED)
         self.error = ErrorNote(
@@ -339,7 +338,7 @@ class Actor:
         else:
             self._move(Happening.GONE)
         if running is not None:
-            self._log.info("model stopped")
+            log.info("model stopped", model=self.id)
         self.look_at_disk()
 
     def _forget_running(self) -> None:
@@ -352,7 +351,7 @@ class Actor:
         following = find_next(self._state, happening)
         if following is None:
             if not late:
-                self._log.debug("happening dropped", state=self._state, happening=happening)
+                log.debug("happening dropped", model=self.id, state=self._state, happening=happening)
             return
         self._state = following
         self._notify()

@@ -128,8 +128,8 @@ class Manager:
         self._problems.replace(key, scan.problems)
         if self._adoption is not None and scan.tree.writable:
             self._adoption.consider(scan)
-        if not self._flush_due:
-            # Scans that come in one go are turned into actors in one go.
+        if self.ready.is_set() and not self._flush_due:
+            # Scans that come in one go are turned into actors in one go; those of the first scan all together.
             self._flush_due = True
             asyncio.get_running_loop().call_soon(self._flush)
 
