@@ -124,6 +124,7 @@ class _Draft:
     missing: list[str] = field(default_factory=list)
     complaints: list[ErrorNote] = field(default_factory=list)
     paths: set[str] = field(default_factory=set)
+    named: set[str] = field(default_factory=set)
 
     def load_first(self) -> None:
         """Of several weights that are no parts of one model, load the first and keep the others for who names them."""
@@ -243,6 +244,10 @@ class FolderClaims:
             )
             return
         for name in quantisation.split_names(reference.name):
+            # A list may name each part of a split model, as well as the first alone.
+            if name in draft.named:
+                continue
+            draft.named.add(name)
             if reference.source is Source.LOCAL:
                 self._take_local(draft, name, role)
             elif (found := self._beside(name)) is not None:

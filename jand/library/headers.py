@@ -1,35 +1,32 @@
 """What has been learnt of files, by stamp, so that no file is read twice: GGUF headers (kept over restarts), and for this process alone parsed JSONs and verdicts.
 
-A header's key on the disk is (device, inode, size, mtime_ns); one whose ctime moved is read again all the same, because a rewrite can put the time of the content
-back. The file may be deleted at any time, and a damaged or foreign one counts as empty. Safe to use from several threads.
+The key of a header is device, inode, size and mtime, and the ctime besides, because a rewrite can put the time of the content back. The file may be deleted at any time. Safe to use from
+several threads.
 """
 
 # ruff: noqa: PTH119 - paths are text: names may hold bytes that are no UTF-8, and a Path costs more than the look at the file
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import io
-import json
 import os
 import stat
 import threading
 import time
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import structlog
 
-import jand
 from jand import atomic
 from jand.errors import GgufError, IncompleteGgufError
+from jand.library import header_file
 from jand.library.findings import Stamp
+from jand.library.header_file import StoredHeaders
 from jand.model.filenames import printable
 from jand.model.gguf import Header, read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from jand.library.documents import Reading
@@ -37,16 +34,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MAX_ENTRIES: Final = 65_536
-MAX_FILE_BYTES: Final = 64 << 20
 RACY_NS: Final = 50_000_000
 """A file that changed this shortly before it was read may change again within the same tick of its clock, so what was read is not kept."""
 
-_FORMAT: Final = "jand-headers-1"
-_FIELDS: Final = tuple(each.name for each in dataclasses.fields(Header))
-_LONG_TEXT: Final = 64
 
 V = TypeVar("V")
-_Key = tuple[int, int, int, int]
 
 
 def make_stamp(status: os.stat_result) -> Stamp:
@@ -100,19 +92,16 @@ class HeaderCache:
 
     def __init__(self, path: Path | None = None, *, limit: int = MAX_ENTRIES) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        self._limit = limit
         self._headers: Recent[Header | GgufError] = Recent(limit)
         self._growing: Recent[Header] = Recent(1024)
-        self._stored: dict[_Key, tuple[int, list[Any]]] = {}
-        self._texts: list[str] = []
+        self._stored = StoredHeaders([], {}) if path is None else header_file.load(path)
         self._changed = False
         self.documents: Recent[Reading] = Recent(limit)
         self.good: dict[tuple[str, str], dict[str, Reading]] = {}
         self.quiet: Recent[bool] = Recent(limit)
         self.foreign: Recent[bool] = Recent(limit)
         self.first_seen: Recent[float] = Recent(1024)
-        if path is not None:
-            self._load(path)
 
     def __len__(self) -> int:
         return len(self._stored) + len(self._headers)
@@ -150,7 +139,8 @@ class HeaderCache:
         try:
             found = read_header(stream, stamp.size, name=printable(name))
         except GgufError as error:
-            # Kept for as long as the file lies there; its frames would keep megabytes.
+            # Kept for as long as the file lies there, without the frames that hold its bytes.
+            error.__context__ = error.__cause__ = None
             found = error.with_traceback(None)
         if is_racy(stamp):
             if isinstance(found, Header):
@@ -167,78 +157,27 @@ class HeaderCache:
         self._changed = False
         try:
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
-            atomic.write(self._path, self._dump(), replace=True, mode=0o600)
+            newest_first = reversed(self._headers.items())
+            known = [
+                (stamp, header, self.quiet.find(stamp) is not None)
+                for stamp, header in newest_first
+                if isinstance(header, Header)
+            ]
+            content = header_file.dump(known, self._stored, limit=self._limit)
+            atomic.write(self._path, content, replace=True, mode=0o600)
         except OSError as error:
             log.warning("header cache not written", path=str(self._path), reason=error.strerror)
 
     def _restore(self, stamp: Stamp) -> Header | None:
-        row = self._stored.get((stamp.device, stamp.inode, stamp.size, stamp.mtime_ns))
-        if row is None or row[0] != stamp.ctime_ns:
+        stored = self._stored.take(stamp)
+        if stored is None:
             return None
-        try:
-            header = Header(**dict(zip(_FIELDS, map(self._unpack, row[1]), strict=True)))
-        except (TypeError, ValueError, LookupError):
-            return None
+        header, quiet = stored
         self._headers.keep(stamp, header)
+        if quiet:
+            # Whoever began to write since has not written yet, or the stamp would be another.
+            self.quiet.keep(stamp, True)
         return header
-
-    def _unpack(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return tuple(value)
-        return self._texts[value["text"]] if isinstance(value, dict) else value
-
-    def _load(self, path: Path) -> None:
-        try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                return
-            head, _, body = path.read_bytes().partition(b"\n")
-            if head != _head(body):
-                return
-            content = json.loads(body)
-            self._texts = content["texts"]
-            self._stored = {tuple(row[:4]): (row[4], row[5:]) for row in content["rows"]}
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            if not isinstance(error, FileNotFoundError):
-                log.warning("header cache ignored", path=str(path), reason=str(error))
-            self._texts, self._stored = [], {}
-
-    def _dump(self) -> bytes:
-        """Write the newest headers that fit; what was loaded and not asked for since comes last: its disk may be away."""
-        texts: dict[str, int] = {}
-        rows: dict[_Key, str] = {}
-        budget = MAX_FILE_BYTES // 2
-        for key, ctime_ns, values in self._known():
-            if key in rows:
-                continue
-            before = len(texts)
-            row = json.dumps([*key, ctime_ns, *(_pack(value, texts) for value in values)], separators=(",", ":"))
-            budget -= len(row) + sum(map(len, islice(reversed(texts), len(texts) - before)))
-            if budget < 0 or len(rows) >= MAX_ENTRIES:
-                break
-            rows[key] = row
-        body = f'{{"texts":{json.dumps(list(texts))},"rows":[{",".join(rows.values())}]}}'.encode()
-        return _head(body) + b"\n" + body
-
-    def _known(self) -> Iterator[tuple[_Key, int, Iterable[Any]]]:
-        for stamp, header in reversed(self._headers.items()):
-            if isinstance(header, Header):
-                key = (stamp.device, stamp.inode, stamp.size, stamp.mtime_ns)
-                yield key, stamp.ctime_ns, [getattr(header, name) for name in _FIELDS]
-        for key, (ctime_ns, packed) in self._stored.items():
-            if self._headers.find_earlier(Stamp(*key, ctime_ns)) is None:
-                yield key, ctime_ns, map(self._unpack, packed)
-
-
-def _pack(value: Any, texts: dict[str, int]) -> Any:
-    if isinstance(value, str) and len(value) > _LONG_TEXT:
-        return {"text": texts.setdefault(value, len(texts))}
-    return value
-
-
-def _head(body: bytes) -> bytes:
-    """Make the first line: this release, with these fields of a header, over exactly this body."""
-    digest = hashlib.blake2b(repr((_FIELDS, jand.__version__)).encode() + body, digest_size=16)
-    return f"{_FORMAT} {digest.hexdigest()}".encode()
 
 
 def open_regular(path: Path | str) -> io.FileIO:

@@ -288,7 +288,7 @@ class _Scan:
 def _may_be_bare(file: BinaryFile) -> bool:
     """Whether *file* holds weights that may get a JSON of their own, now or when it is complete."""
     known = file.verdict.header is not None and file.error is None
-    return known and not file.projector and not file.adapter and not quantisation.is_side_file(file.name)
+    return known and not file.projector and not file.adapter and not identity.is_side_file(file.name)
 
 
 def _path_of(found: Found) -> str:

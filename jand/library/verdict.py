@@ -66,23 +66,36 @@ def judge(path: str, stamp: Stamp, headers: HeaderCache, *, now: float, controll
     *controlled*: a control file beside it says that a download is not done. A file that cannot be opened is a verdict too; nothing is raised.
     """
     known = headers.recall(stamp)
-    writing: bool | None = False
-    if known is None or controlled or headers.quiet.find(stamp) is None:
-        try:
-            with open_regular(path) as stream:
-                stamp = make_stamp(os.fstat(stream.fileno()))
-                writing = controlled or probe.has_writer(stream.fileno())
-                known = headers.recall(stamp) or (headers.find_growing(stamp) if writing else None)
-                if known is None:
-                    known = headers.read(stream, stamp, os.path.basename(path))
-        except OSError as error:
-            return Verdict(stamp, fault=error, ripe=True)
+    if known is not None and not controlled and headers.quiet.find(stamp):
+        return _weigh(path, stamp, known, headers, writing=False, now=now)
+    try:
+        with open_regular(path) as stream:
+            stamp = make_stamp(os.fstat(stream.fileno()))
+            writing = controlled or probe.has_writer(stream.fileno())
+            known = headers.recall(stamp) or (headers.find_growing(stamp) if writing else None)
+            if known is None:
+                known = headers.read(stream, stamp, os.path.basename(path))
+    except OSError as error:
+        return Verdict(stamp, fault=error, ripe=True)
+    found = _weigh(path, stamp, known, headers, writing=writing, now=now)
+    if found.whole and not is_racy(stamp):
+        headers.quiet.keep(stamp, True)
+    return found
+
+
+def _weigh(
+    path: str, stamp: Stamp, known: Header | GgufError, headers: HeaderCache, *, writing: bool | None, now: float
+) -> Verdict:
     if isinstance(known, GgufError):
         return _faulty(stamp, None, known, writing=bool(writing), age=age_of(stamp, headers, now))
     if stamp.size < known.size_needed:
         fault = _short(path, stamp.size, known.size_needed)
         return _faulty(stamp, known, fault, writing=bool(writing), age=age_of(stamp, headers, now))
-    return _complete(stamp, known, headers, writing=writing, now=now)
+    if writing:
+        return Verdict(stamp, known, writing=True, recheck_after_s=WATCH_S)
+    if writing is None and (age := age_of(stamp, headers, now)) < QUIET_S:
+        return Verdict(stamp, known, recheck_after_s=QUIET_S - age)
+    return Verdict(stamp, known, whole=True)
 
 
 def age_of(stamp: Stamp, headers: HeaderCache, now: float) -> float:
@@ -111,19 +124,6 @@ def begins_like_model(path: str, stamp: Stamp, headers: HeaderCache) -> bool:
     if not found and not is_racy(stamp):
         headers.foreign.keep(stamp, True)
     return found
-
-
-def _complete(stamp: Stamp, header: Header, headers: HeaderCache, *, writing: bool | None, now: float) -> Verdict:
-    """Judge a file that has all its bytes: whole unless they may still change."""
-    if writing:
-        return Verdict(stamp, header, writing=True, recheck_after_s=WATCH_S)
-    if writing is None:
-        age = age_of(stamp, headers, now)
-        if age < QUIET_S:
-            return Verdict(stamp, header, recheck_after_s=QUIET_S - age)
-    if not is_racy(stamp):
-        headers.quiet.keep(stamp, True)
-    return Verdict(stamp, header, whole=True)
 
 
 def _faulty(stamp: Stamp, header: Header | None, fault: GgufError, *, writing: bool, age: float) -> Verdict:

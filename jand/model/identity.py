@@ -5,6 +5,7 @@ Pure and independent of the order in which files are found, so that a restart an
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -34,6 +35,7 @@ __all__ = [
     "default_id",
     "group_parts",
     "is_repository_json",
+    "is_side_file",
     "is_temporary",
     "json_stem",
     "own_weights",
@@ -176,7 +178,8 @@ def group_parts(candidates: Sequence[Candidate]) -> list[Group]:
 
 def own_weights(stem: str, groups: Sequence[Group]) -> Sequence[Group]:
     """Return those weights that are called as the JSON *stem* is."""
-    return _soundest(_first_hit(groups, [lambda group: group.stem == stem, lambda group: _same(group.stem, stem)]))
+    own = [group for group in groups if group.stem == stem] or [group for group in groups if _same(group.stem, stem)]
+    return _soundest(own)
 
 
 def choose_weights(stem: str, quantization: str | None, groups: Sequence[Group]) -> Sequence[Group]:
@@ -189,7 +192,7 @@ def choose_weights(stem: str, quantization: str | None, groups: Sequence[Group])
         return groups
     if own := own_weights(stem, groups):
         return own
-    left = _soundest([group for group in groups if not quantisation.is_side_file(group.names[0])])
+    left = _soundest([group for group in groups if not is_side_file(group.names[0])])
     if len(left) <= 1:
         return left
     wanted = [quantization] if quantization is not None and quantization.lower() != "all" else []
@@ -270,11 +273,26 @@ def _first_hit(groups: Sequence[Group], tests: Iterable[Callable[[Group], bool |
 
 
 def _soundest(groups: Sequence[Group]) -> Sequence[Group]:
-    best = max((group.soundness for group in groups), default=0)
+    if len(groups) <= 1:
+        return groups
+    best = max(group.soundness for group in groups)
     return [group for group in groups if group.soundness == best]
 
 
+_SIDE_WORDS: Final = re.compile("imatrix|mtp|eagle|dflash|dspark|lora|adapter|vocab", re.IGNORECASE)
+
+
+def is_side_file(name: str) -> bool:
+    """Whether *name*, that of a file which is no projector by its content, is that of something beside the weights."""
+    # Ten thousand names are asked at a start, and hardly one has such a word.
+    if _SIDE_WORDS.search(name) is None or quantisation.is_projector_name(name):
+        return False
+    return quantisation.is_side_file(name)
+
+
 def _same(left: str, right: str) -> bool:
+    if left.isascii() and right.isascii():
+        return len(left) == len(right) and left.lower() == right.lower()
     return composed(left).casefold() == composed(right).casefold()
 
 
