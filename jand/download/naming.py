@@ -38,6 +38,10 @@ def checked_name(name: str) -> str:
     return name
 
 
+def is_safe_name(name: str) -> bool:
+    return not _objection(name)
+
+
 def _objection(name: str) -> str:
     windows = PureWindowsPath(name)
     if not name or name != name.strip("/"):

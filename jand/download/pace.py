@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from jand.download.repository import origin_of
 
 _SMALLEST_READ = 16 << 10
-LARGEST_READ = 1 << 20
+LARGEST_READ = 256 << 10
+"""What asyncio receives at once. Measured: larger pieces fall out of the processor's cache between the network, the digest and the disk, and cost half as much again."""
 
 
 class Bandwidth:

@@ -156,6 +156,7 @@ class Partial:
             view = view[count:]
         now = time.monotonic()
         if now - self._looked_at > _LOOK_AFTER_S or self.size - self._looked_bytes > _LOOK_EVERY:
+            place.begin_writeback(self._file, self._looked_bytes, self.size - self._looked_bytes)
             self._looked_at, self._looked_bytes = now, self.size
             self.look()
         self._broken = False

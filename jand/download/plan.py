@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from jand.download.importers import IMPORTERS
-from jand.download.naming import checked_name
+from jand.download.naming import checked_name, is_safe_name
 from jand.download.recommend import Machine, Row, Use, beside_weights, recommend
 from jand.download.repository import (
     HubFile,
@@ -24,7 +24,7 @@ from jand.download.repository import (
     resolve_url,
 )
 from jand.download.variants import Variant, projectors_of
-from jand.errors import BadFileNameError, HubNotFoundError, QuantizationNotFoundError
+from jand.errors import BadDigestError, BadFileNameError, HubNotFoundError, QuantizationNotFoundError
 from jand.model.filenames import Source, parse_reference
 from jand.model.quantisation import canonical, find_quantization, split_names
 
@@ -233,6 +233,13 @@ def _hub_file(file: HubFile, listing: Listing, wish: Wish, surroundings: Surroun
     name = checked_name(file.path)
     repository, endpoint = listing.repository, surroundings.endpoint
     demanded = _demanded(name, wish)
+    if demanded is not None and file.sha256 not in {None, demanded}:
+        message = (
+            f"cannot download {name} from {repository}: it has sha256 {file.sha256} there, the JSON demands {demanded}"
+        )
+        raise BadDigestError(
+            message, hint="correct metadata.sha256, or pin the revision that has it", param="metadata.sha256"
+        )
     return WantedFile(
         name=name,
         url=resolve_url(endpoint, repository.name, repository.revision, file.path) + "?download=true",
@@ -290,7 +297,11 @@ def _own_listing(wish: Wish, surroundings: Surroundings) -> Listing:
 def _candidates(wish: Wish, surroundings: Surroundings) -> tuple[Variant, ...]:
     find_variants = IMPORTERS[wish.import_format].find_variants
     assert find_variants is not None
-    return find_variants(_own_listing(wish, surroundings))
+    variants = find_variants(_own_listing(wish, surroundings))
+    usable = tuple(variant for variant in variants if all(is_safe_name(file.path) for file in variant.files))
+    if not usable:
+        checked_name(variants[0].files[0].path)
+    return usable
 
 
 def _settled(

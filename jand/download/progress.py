@@ -36,8 +36,16 @@ class Meter:
         self._done[name] = done
         self._total[name] = total
         if fresh:
-            self._fresh.append((self._loop.time(), fresh))
+            self._count(fresh)
         self._tell_soon()
+
+    def _count(self, fresh: int) -> None:
+        now = self._loop.time()
+        if self._fresh and now - self._fresh[-1][0] < TELL_EVERY_S:
+            began, count = self._fresh.pop()
+            self._fresh.append((began, count + fresh))
+        else:
+            self._fresh.append((now, fresh))
 
     def complete(self, name: str) -> None:
         total = self._total[name]

@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-OUTSTANDING: Final = 2
+OUTSTANDING: Final = 4
 """Chunks that may wait for the disk: what a kill can lose, beside what the system still holds."""
 
 _RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")

@@ -94,6 +94,8 @@ class FakeHub:
         self.page = page
         self.rate = rate
         """Bytes per second of each body."""
+        self.tight = True
+        """Keep send buffers small, so that what was served is what the client all but has; off for speed."""
         self.accept_ranges = True
         self.etags = True
         self.endpoint = ""
@@ -148,9 +150,9 @@ class FakeHub:
         assert task is not None
         self._clients.add(task)
         task.add_done_callback(self._clients.discard)
-        # A small send buffer, so that what was served is what the client all but has.
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BLOCK)
-        writer.transport.set_write_buffer_limits(high=BLOCK)
+        if self.tight:
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BLOCK)
+            writer.transport.set_write_buffer_limits(high=BLOCK)
         with contextlib.suppress(
             ConnectionError, asyncio.IncompleteReadError, ConnectionEndedError, asyncio.CancelledError
         ):
@@ -471,6 +473,7 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 async def _serve(directory: Path) -> None:
     hub = FakeHub()
+    hub.tight = False
     for repo in sorted(directory.glob("*/*")):
         files = [path for path in sorted(repo.rglob("*")) if path.is_file()]
         hub.add(str(repo.relative_to(directory)), {str(path.relative_to(repo)): path for path in files})
