@@ -88,7 +88,6 @@ async def delete_model(call: Call[DeleteQuery, Nothing]) -> DeleteAnswer:
     deletion = await call.shared.manager.delete(call.id, keep_files=call.query.keep_files)
     return DeleteAnswer(
         id=deletion.id,
-        removed=list(deletion.removed),
         kept=[KeptObject(name=kept.name, why=kept.why) for kept in deletion.kept],
     )
 

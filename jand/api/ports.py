@@ -55,9 +55,6 @@ class Deletion(Protocol):
     def id(self) -> str: ...
 
     @property
-    def removed(self) -> Sequence[str]: ...
-
-    @property
     def kept(self) -> Sequence[Kept]: ...
 
 

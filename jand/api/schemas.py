@@ -170,7 +170,6 @@ class DeleteAnswer(BaseModel):
     id: str
     object: Literal["model"] = "model"
     deleted: Literal[True] = True
-    removed: list[str]
     kept: list[KeptObject]
 
 

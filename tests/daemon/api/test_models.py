@@ -307,7 +307,6 @@ async def test_delete_says_what_was_left_and_why(api: ServedApi, manager: FakeMa
         "id": "a",
         "object": "model",
         "deleted": True,
-        "removed": ["a.json"],
         "kept": [{"name": "a.gguf", "why": "b.json uses it too"}],
     }
     assert manager.asked[-1].arguments == {"keep_files": True}
