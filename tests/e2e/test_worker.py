@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import stat
+import struct
 import subprocess
 import sys
 import textwrap
@@ -496,3 +498,89 @@ async def test_queue_is_bounded(ask: Asker) -> None:
     statuses = await asyncio.gather(*(one() for _ in range(300)))
     assert set(statuses) == {200, 429}
     assert statuses.count(429) < 60
+
+
+# -- vectors --------------------------------------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def embedding(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Asker]:
+    """Start a chat model with `embedding: true`: it does both."""
+    init = {"ctx_len": CTX_LEN, "n_parallel": 2, "n_threads": 1, "embedding": True}
+    config = WorkerConfig("tiny", (str(tiny),), str(tmp_path_factory.mktemp("run") / "w.sock"), init=init)
+    started = await Worker.start(config)
+    async with Asker(started.socket) as asker:
+        yield asker
+    await started.stop(grace_s=5)
+
+
+EMBED = "/v1/embeddings"
+
+
+def vectors(answer: dict[str, Any]) -> list[list[float]]:
+    assert [entry["index"] for entry in answer["data"]] == list(range(len(answer["data"])))
+    return [entry["embedding"] for entry in answer["data"]]
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+async def test_vectors_have_length_one_and_do_not_depend_on_their_batch(embedding: Asker) -> None:
+    """Inputs of unequal length in one batch: the trap in which pooling is silently wrong."""
+    texts = ["hello " * (1 + 11 * number) + "world" for number in range(12)]
+    together = vectors(await embedding.ok(EMBED, input=texts))
+    alone = [vectors(await embedding.ok(EMBED, input=text))[0] for text in texts]
+    for one, other in zip(alone, together, strict=True):
+        assert cosine(one, one) == pytest.approx(1, abs=1e-4)
+        assert cosine(one, other) > 0.9999
+    assert cosine(alone[0], alone[-1]) < 0.9999
+
+
+async def test_embedding_model_chats_as_well_and_at_the_same_time(embedding: Asker) -> None:
+    chat, vector = await asyncio.gather(
+        embedding.ok(CHAT, messages=user("hello"), max_tokens=30, ignore_eos=True), embedding.ok(EMBED, input="hello")
+    )
+    assert chat["usage"]["completion_tokens"] == 30
+    assert len(vectors(vector)) == 1
+
+
+async def test_dimensions_base64_and_tokens(embedding: Asker) -> None:
+    whole = vectors(await embedding.ok(EMBED, input="hello world"))[0]
+    short = vectors(await embedding.ok(EMBED, input="hello world", dimensions=8))[0]
+    assert len(short) == 8
+    assert cosine(short, short) == pytest.approx(1, abs=1e-4)
+    encoded = vectors(await embedding.ok(EMBED, input="hello world", encoding_format="base64"))[0]
+    assert list(struct.unpack(f"<{len(whole)}f", base64.b64decode(str(encoded)))) == pytest.approx(whole, abs=1e-6)
+    answer = await embedding.ok(EMBED, input=[[1, 5, 6], [1, 7]])
+    assert answer["usage"] == {"prompt_tokens": 5, "total_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": ""}, None),
+        ({"input": []}, "input"),
+        ({"input": [[]]}, "input"),
+        ({"input": [[1], "x", 3.5]}, "input"),
+        ({"input": "x", "dimensions": 10**6}, "dimensions"),
+        ({"input": "x", "encoding_format": "int8"}, "encoding_format"),
+        ({"input": [10**7]}, "input"),
+        ({"input": [5] * 5000}, "input"),
+        ({}, "input"),
+    ],
+)
+async def test_input_that_cannot_be_embedded_is_refused(
+    embedding: Asker, body: dict[str, Any], param: str | None
+) -> None:
+    status, answer = await embedding.post(EMBED, **body)
+    if param is None:  # a model that begins every text with a token has one even for the empty text
+        assert status == 200
+        return
+    assert status == 400
+    assert answer["error"]["param"] == param
+
+
+async def test_model_that_was_not_started_for_vectors_says_how_it_would_be(ask: Asker) -> None:
+    error = await ask.refused(EMBED, input="hello")
+    assert "parameters.init.embedding" in error["message"]

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 PAD: Final = 256
 """llama.cpp rounds a context up to this many tokens."""
 
+MEAN: Final = 1
+"""The pooling for models that name none, by llama.cpp's number."""
+EMBEDDING_SEQUENCES: Final = 64
+DEFAULT_EMBEDDING_TOKENS: Final = 2048
+MOST_EMBEDDING_TOKENS: Final = 8192
+"""The memory for a batch's intermediate results grows with its square."""
+
 
 class Outcome(IntEnum):
     """What a decode came to; FATAL stands for every other negative number."""
@@ -176,18 +183,21 @@ def open_context(weights: Weights, options: Options, *, unified: bool) -> Contex
     return _open(weights, parameters, options.n_parallel, ctx_len)
 
 
-def open_embedding_context(weights: Weights, options: Options, *, pooling: int, sequences: int, tokens: int) -> Context:
+def open_embedding_context(weights: Weights, options: Options) -> Context:
     """Make a context that pools whole inputs: one batch holds them and no micro-batch splits them, which would silently change the vectors."""
+    facts = weights.facts
+    trained = facts.n_ctx_train or DEFAULT_EMBEDDING_TOKENS
+    tokens = min(options.ctx_len or DEFAULT_EMBEDDING_TOKENS, MOST_EMBEDDING_TOKENS)
+    tokens = min(tokens, trained) if not facts.causal else tokens  # an encoder has no positions beyond
     parameters = lib.llama_context_default_params()
-    parameters.n_ctx = tokens
-    parameters.n_seq_max = sequences
+    parameters.n_ctx = -(-tokens // PAD) * PAD
+    parameters.n_seq_max = EMBEDDING_SEQUENCES
     parameters.kv_unified = True
-    parameters.n_batch = tokens
-    parameters.n_ubatch = tokens
+    parameters.n_batch = parameters.n_ubatch = tokens
     parameters.embeddings = True
-    parameters.pooling_type = pooling
+    parameters.pooling_type = facts.pooling or MEAN
     apply_common(parameters, options)
-    return _open(weights, parameters, sequences, tokens)
+    return _open(weights, parameters, EMBEDDING_SEQUENCES, tokens)
 
 
 def apply_common(parameters: Any, options: Options) -> None:

@@ -1,4 +1,4 @@
-"""Continuous batching: the one thread that owns the context makes all answers at once, a token each per step.
+"""Continuous batching: all answers are made at once, a token each per step, on the thread that owns the context.
 
 A step first takes one token of every answer being generated, then parts of prompts being read, no more than keeps the others flowing; decodes the batch; chooses
 the next tokens; hands all new text to the event loop in one call. The memory of a whole conversation belongs to each slot, so an answer that has
@@ -7,7 +7,6 @@ begun never lacks room. What fails, fails one answer: only an error of the decod
 
 from __future__ import annotations
 
-import threading
 import time
 import traceback
 from collections import deque
@@ -21,13 +20,14 @@ from jand.engine.worker.grammar import Grammar
 from jand.engine.worker.sampling import Sampler
 from jand.engine.worker.slots import Slot, Work, choose_slot, common_prefix
 from jand.engine.worker.text import TextStream
-from jand.errors import BadRequestError, ContextExceededError, EngineError, JandError, QueueFullError, ShuttingDownError
+from jand.errors import BadRequestError, ContextExceededError, EngineError, JandError, ShuttingDownError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from jand.engine.worker.answer import Answer
     from jand.engine.worker.context import Context
+    from jand.engine.worker.turns import Turns
 
 QUEUE_LIMIT: Final = 256
 STEP_S: Final = 0.15
@@ -36,24 +36,8 @@ FIRST_CHUNK: Final = 128
 LEAST_CHUNK: Final = 32
 
 
-@dataclass(slots=True)
-class Counters:
-    """What the engine has done since it began; read by /metrics without a lock."""
-
-    requests: int = 0
-    cancelled: int = 0
-    failed: int = 0
-    steps: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    generated_tokens: int = 0
-    reading_s: float = 0.0
-    generating_s: float = 0.0
-    slot_steps: int = 0
-
-
 @dataclass(frozen=True, slots=True)
-class Part:
+class Share:
     """What one slot has in the batch: *tokens* at its end, and where its output lies (-1: none is wanted)."""
 
     slot: Slot
@@ -62,26 +46,29 @@ class Part:
 
 
 class Engine:
-    """*deliver* is called on the engine's thread once a step with everything new."""
+    """A part of *turns*. *deliver* is called on the engine's thread once a step with everything new."""
 
     def __init__(
-        self, context: Context, deliver: Callable[[list[tuple[Answer, Delta]]], None], *, queue_limit: int = QUEUE_LIMIT
+        self,
+        context: Context,
+        turns: Turns,
+        deliver: Callable[[list[tuple[Answer, Delta]]], None],
+        *,
+        queue_limit: int = QUEUE_LIMIT,
     ) -> None:
-        self.counters = Counters()
-        self.stepped_at = time.monotonic()
         self._context = context
         self._weights = context.weights
+        self._turns = turns
+        self._counters = turns.counters
         self._deliver = deliver
         self._queue_limit = queue_limit
         self._slots = [Slot(number) for number in range(context.sequences)]
         self._batch = Batch(context.n_batch)
         self._waiting: deque[Answer] = deque()
-        self._wake = threading.Condition()
-        self._closing = False
-        self._forced = False
-        self._turn = 0
+        self._rotation = 0
         self._chunk = FIRST_CHUNK
         self._news: list[tuple[Answer, Delta]] = []
+        turns.join(self)
 
     # -- from any thread ----------------------------------------------------------------------------------------------
 
@@ -102,33 +89,16 @@ class Engine:
         """Queue *answers*, all or none; what cannot be answered is refused here, before it costs anything."""
         for answer in answers:
             self._check(answer)
-        with self._wake:
-            if self._closing:
-                raise ShuttingDownError("cannot answer: the model is being stopped")
-            if len(self._waiting) + len(answers) > self._queue_limit:
-                raise QueueFullError(
-                    f"cannot answer: {len(self._waiting)} requests wait already",
-                    hint="try again later",
-                    retry_after_s=1,
-                )
+        with self._turns.changed:
+            self._turns.check_open(self._waiting, len(answers), self._queue_limit)
             self._waiting.extend(answers)
-            self._wake.notify()
+            self._turns.changed.notify()
 
     def cancel(self, answer: Answer) -> None:
         """Nobody wants *answer* any more; its slot is free after the step that runs."""
-        with self._wake:
+        with self._turns.changed:
             answer.cancelled = True
-            self._wake.notify()
-
-    def close(self, *, force: bool) -> None:
-        """Take nothing new and end `run` when all is answered; with *force* cut what runs."""
-        with self._wake:
-            self._closing = True
-            self._forced = self._forced or force
-            self._wake.notify()
-
-    def close_forced(self) -> None:
-        self.close(force=True)
+            self._turns.changed.notify()
 
     def _check(self, answer: Answer) -> None:
         prompt, room = answer.wanted.prompt, self._context.ctx_len
@@ -148,24 +118,13 @@ class Engine:
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Work until `close`; returns when the last answer is delivered."""
-        while self._wait_for_work():
-            self._step()
-            if self._news:
-                news, self._news = self._news, []
-                self._deliver(news)
+    def step(self) -> None:
+        self._advance()
+        if self._news:
+            news, self._news = self._news, []
+            self._deliver(news)
 
-    def _wait_for_work(self) -> bool:
-        with self._wake:
-            while not self._waiting and not self.active:
-                if self._closing:
-                    return False
-                self._wake.wait()
-                self.stepped_at = time.monotonic()
-            return True
-
-    def _step(self) -> None:
+    def _advance(self) -> None:
         self._drop_unwanted()
         self._admit()
         parts = self._fill()
@@ -181,14 +140,13 @@ class Engine:
             part.slot.tokens.extend(part.tokens)
             if part.output >= 0:
                 self._continue(part.slot, part.output)
-        self.stepped_at = time.monotonic()
 
     def _drop_unwanted(self) -> None:
         for slot in self._slots:
-            if slot.work is not None and (slot.work.answer.cancelled or self._forced):
+            if slot.work is not None and (slot.work.answer.cancelled or self._turns.forced):
                 self._give_up(slot)
-        with self._wake:
-            kept = [answer for answer in self._waiting if not answer.cancelled and not self._forced]
+        with self._turns.changed:
+            kept = [answer for answer in self._waiting if not answer.cancelled and not self._turns.forced]
             dropped = (
                 [answer for answer in self._waiting if answer not in kept] if len(kept) < len(self._waiting) else []
             )
@@ -205,7 +163,7 @@ class Engine:
     def _tell_end(self, answer: Answer) -> None:
         """Count an answer that is not finished; whoever still listens is told that the model is going."""
         if answer.cancelled:
-            self.counters.cancelled += 1
+            self._counters.cancelled += 1
         else:
             self._news.append(
                 (answer, Delta(error=ShuttingDownError("cannot finish the answer: the model is being stopped")))
@@ -213,14 +171,14 @@ class Engine:
 
     def _admit(self) -> None:
         while self._waiting:
-            with self._wake:
+            with self._turns.changed:
                 answer = self._waiting[0]
             slot = choose_slot(self._slots, answer.wanted.prompt)
             if slot is None:
                 return
-            with self._wake:
+            with self._turns.changed:
                 self._waiting.popleft()
-            self.counters.requests += 1
+            self._counters.requests += 1
             try:
                 self._begin(slot, answer)
             except Exception as error:
@@ -232,7 +190,7 @@ class Engine:
         usage.queued_at, usage.started_at = answer.queued_at, time.monotonic()
         usage.prompt_tokens = len(wanted.prompt)
         usage.cached_tokens = self._reuse(slot, wanted.prompt if wanted.cache_prompt else [])
-        self.counters.cached_tokens += usage.cached_tokens
+        self._counters.cached_tokens += usage.cached_tokens
         grammar = Grammar(self._weights, wanted.grammar) if wanted.grammar is not None else None
         sampler = Sampler(self._weights, wanted.sampling, grammar, wanted.prompt, self._context.ctx_len)
         room = self._context.ctx_len - len(wanted.prompt)
@@ -253,7 +211,7 @@ class Engine:
         del slot.tokens[keep:]
         return keep
 
-    def _fill(self) -> list[Part]:
+    def _fill(self) -> list[Share]:
         batch, parts = self._batch, []
         batch.clear()
         for slot in self._slots:
@@ -261,31 +219,31 @@ class Engine:
                 assert slot.work is not None
                 assert slot.work.next_token is not None
                 tokens = [slot.work.next_token]
-                parts.append(Part(slot, tokens, batch.add(slot.number, tokens, len(slot.tokens), output=True)))
+                parts.append(Share(slot, tokens, batch.add(slot.number, tokens, len(slot.tokens), output=True)))
         room = batch.capacity - batch.count
         if parts:
             room = min(room, self._chunk)
         reading = [slot for slot in self._slots if slot.reading]
-        self._turn += 1
+        self._rotation += 1
         for offset in range(len(reading)):
-            slot = reading[(offset + self._turn) % len(reading)]
+            slot = reading[(offset + self._rotation) % len(reading)]
             if room <= 0:
                 break
-            part = self._read_part(slot, room)
+            part = self._read_share(slot, room)
             room -= len(part.tokens)
             parts.append(part)
         return parts
 
-    def _read_part(self, slot: Slot, room: int) -> Part:
+    def _read_share(self, slot: Slot, room: int) -> Share:
         assert slot.work is not None
         prompt, done = slot.work.answer.wanted.prompt, len(slot.tokens)
         tokens = prompt[done : done + room]
         last = done + len(tokens) == len(prompt)
         index = self._batch.add(slot.number, tokens, done, output=last)
-        return Part(slot, tokens, index if last else -1)
+        return Share(slot, tokens, index if last else -1)
 
-    def _account(self, parts: list[Part], seconds: float) -> None:
-        counters = self.counters
+    def _account(self, parts: list[Share], seconds: float) -> None:
+        counters = self._counters
         generated = sum(part.slot.generating for part in parts)
         read = sum(len(part.tokens) for part in parts) - generated
         counters.steps += 1
@@ -336,7 +294,7 @@ class Engine:
         text += work.stream.end()
         return Delta(text=text, logprobs=told, finish="length" if work.stream.stopped is None else "stop")
 
-    def _recover(self, outcome: Outcome, parts: list[Part]) -> None:
+    def _recover(self, outcome: Outcome, parts: list[Share]) -> None:
         """Go on after a decode that failed: make room once, else end what was in the batch and begin with an empty memory."""
         idle = [slot for slot in self._slots if slot.work is None and slot.tokens]
         if outcome is Outcome.NO_ROOM and idle:
@@ -367,7 +325,7 @@ class Engine:
         self._empty(slots)
 
     def _fail(self, answer: Answer, error: Exception) -> None:
-        self.counters.failed += 1
+        self._counters.failed += 1
         if not isinstance(error, JandError):
             traceback.print_exception(error)
             error = EngineError("cannot finish the answer: something unexpected went wrong in the engine")

@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import time
 import traceback
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
 from jand.engine.worker import shapes
-from jand.errors import EngineError, JandError
+from jand.errors import BadRequestError, EngineError, JandError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from jand.engine.worker.answer import Answer, Delta, TokenLogprob
+    from jand.engine.worker.embeddings import Embeddings
     from jand.engine.worker.service import Completion, Service
+    from jand.engine.worker.turns import Turns
 
 BODY_BYTES: Final = 64 << 20
 
 
-def create_app(service: Service) -> web.Application:
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What this worker does: text, vectors, or both."""
+
+    turns: Turns
+    completions: Service | None
+    embeddings: Embeddings | None
+
+
+def create_app(served: Served) -> web.Application:
     app = web.Application(client_max_size=BODY_BYTES, middlewares=[answer_errors])
-    routes = Routes(service)
+    routes = Routes(served)
     app.router.add_post("/v1/chat/completions", routes.chat)
     app.router.add_post("/v1/completions", routes.complete)
+    app.router.add_post("/v1/embeddings", routes.embed)
     app.router.add_get("/health", routes.health)
     app.router.add_get("/metrics", routes.metrics)
     return app
@@ -78,9 +92,14 @@ def answer_error(error: JandError) -> web.Response:
 
 
 class Routes:
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._began = time.monotonic()
+    def __init__(self, served: Served) -> None:
+        self._served = served
+
+    @property
+    def _service(self) -> Service:
+        if self._served.completions is None:
+            raise BadRequestError("cannot complete: this model makes vectors and no text", param="model")
+        return self._served.completions
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, await self._service.chat(await request.read()))
@@ -88,22 +107,27 @@ class Routes:
     async def complete(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, await self._service.complete(await request.read()))
 
+    async def embed(self, request: web.Request) -> web.Response:
+        if self._served.embeddings is None:
+            raise BadRequestError(
+                "cannot embed: this model was not started for that",
+                hint="set parameters.init.embedding to true in its JSON",
+                param="model",
+            )
+        answer = await self._served.embeddings.answer(await request.read())
+        return web.Response(body=json.dumps(answer), content_type="application/json")
+
     async def health(self, _: web.Request) -> web.Response:
-        engine = self._service.engine
-        age = time.monotonic() - engine.stepped_at if engine.active else 0.0
-        return web.json_response(
-            {
-                "status": "ok",
-                "active": engine.active,
-                "queued": engine.queued,
-                "cached_tokens": engine.cached,
-                "step_age_s": round(age, 3),
-            }
-        )
+        turns, completions = self._served.turns, self._served.completions
+        age = time.monotonic() - turns.stepped_at if turns.active else 0.0
+        answer = {"status": "ok", "active": turns.active, "queued": turns.queued, "step_age_s": round(age, 3)}
+        if completions is not None:
+            answer["cached_tokens"] = completions.engine.cached
+        return web.json_response(answer)
 
     async def metrics(self, _: web.Request) -> web.Response:
         """Answer counters with the stems of llama-server's, so that its dashboards need little change."""
-        counters, engine = self._service.engine.counters, self._service.engine
+        turns, counters = self._served.turns, self._served.turns.counters
         values = {
             "requests_total": counters.requests,
             "requests_cancelled_total": counters.cancelled,
@@ -113,10 +137,11 @@ class Routes:
             "prompt_seconds_total": counters.reading_s,
             "tokens_predicted_total": counters.generated_tokens,
             "tokens_predicted_seconds_total": counters.generating_s,
+            "tokens_embedded_total": counters.embedded_tokens,
             "n_decode_total": counters.steps,
             "n_busy_slots_per_decode": counters.slot_steps / max(1, counters.steps),
-            "requests_processing": engine.active,
-            "requests_deferred": engine.queued,
+            "requests_processing": turns.active,
+            "requests_deferred": turns.queued,
         }
         lines = [
             f"# TYPE jand_{name} {'counter' if name.endswith('_total') else 'gauge'}\njand_{name} {value:g}\n"

@@ -25,8 +25,11 @@ from jand.engine.worker.control import Control
 from jand.errors import JandError
 
 if TYPE_CHECKING:
+    from jand.engine.worker import http
+    from jand.engine.worker.embedder import Embedder
     from jand.engine.worker.engine import Engine
     from jand.engine.worker.options import Options
+    from jand.engine.worker.prompts import Prompter
     from jand.engine.worker.service import Service
     from jand.engine.worker.weights import Weights
 
@@ -75,10 +78,10 @@ class Life:
         self._config = config
         self._loaded = threading.Event()
         self._failure: BaseException | None = None
-        self._engine: Engine
         self._weights: Weights
+        self._engine: Engine | None = None
+        self._embedder: Embedder | None = None
         self._details: dict[str, Any] = {}
-        self._may_run = threading.Event()
         self._loop: asyncio.AbstractEventLoop
         self._engine_done: asyncio.Event
 
@@ -89,8 +92,9 @@ class Life:
         options = parse_options(self._config.init, use_extra_bufts=self._config.use_extra_bufts)
         self._loop = asyncio.new_event_loop()
         self._engine_done = asyncio.Event()
-        from jand.engine.worker import llama
+        from jand.engine.worker import llama, turns
 
+        self._turns = turns.Turns()
         llama.prepare()
         threading.Thread(target=self._own_engine, args=(options,), name="engine", daemon=True).start()
         self._loop.run_until_complete(self._serve(options))
@@ -106,7 +110,7 @@ class Life:
             return
         sys.setswitchinterval(SWITCH_S)
         self._loaded.set()
-        self._engine.run()
+        self._turns.run()
         self._loop.call_soon_threadsafe(self._engine_done.set)
 
     def _load(self, options: Options) -> None:
@@ -115,15 +119,38 @@ class Life:
         began = time.monotonic()
         self._weights = weights.load(self._config.weights, options, self._progress)
         loaded = time.monotonic()
-        from jand.engine.worker import context, engine, service
-
         self._control.report(protocol.Warming())
-        opened = context.open_context(self._weights, options, unified=True)
-        opened.warm_up()
-        self._engine = engine.Engine(opened, service.deliver_to(self._loop))
-        self._details = describe(self._weights, opened, options)
+        self._details = {"warnings": warnings_of(self._weights, options)}
+        if self._weights.facts.causal:
+            self._open_engine(options)
+        if options.embedding or not self._weights.facts.causal:
+            self._open_embedder(options)
         self._details["load_s"] = round(loaded - began, 3)
         self._details["warm_up_s"] = round(time.monotonic() - loaded, 3)
+
+    def _open_engine(self, options: Options) -> None:
+        from jand.engine.worker import context, engine, service
+
+        opened = context.open_context(self._weights, options, unified=True)
+        opened.warm_up()
+        self._engine = engine.Engine(opened, self._turns, service.deliver_to(self._loop))
+        self._details.update(
+            slots=opened.sequences,
+            context=opened.ctx_len,
+            threads=options.n_threads,
+            threads_batch=options.n_threads_batch,
+            batch=opened.n_batch,
+            extra_buffers=options.use_extra_bufts,
+            prefix_reuse=opened.can_remove_part,
+        )
+
+    def _open_embedder(self, options: Options) -> None:
+        from jand.engine.worker import context, embedder, embeddings
+
+        opened = context.open_embedding_context(self._weights, options)
+        opened.warm_up()
+        self._embedder = embedder.Embedder(opened, self._turns, embeddings.settle_on(self._loop))
+        self._details.update(embedding_size=self._embedder.size, embedding_context=opened.ctx_len)
 
     def _progress(self, share: float) -> bool:
         self._control.report(protocol.Loading(round(share, 4)))
@@ -132,61 +159,68 @@ class Life:
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     async def _serve(self, options: Options) -> None:
-        from jand.engine.worker import http, prompts, requests
-        from jand.engine.worker.service import Service
+        from jand.engine.worker import http, requests
 
         requests.check_defaults(self._config.runtime)
         await asyncio.to_thread(self._loaded.wait)
         if self._failure is not None:
             raise self._failure
-        prompter = prompts.choose_prompter(options, self._weights)
-        service = Service(self._config.model_id, self._weights, self._engine, prompter, self._config.runtime)
-        runner = await http.listen(http.create_app(service), self._config.socket)
+        served, prompter = self._assemble(options)
+        runner = await http.listen(http.create_app(served), self._config.socket)
 
         def pass_on(command: protocol.Command) -> None:
-            self._loop.call_soon_threadsafe(self._take, command, service)
+            self._loop.call_soon_threadsafe(self._take, command, served.completions)
 
         self._control.obey(pass_on)
-        self._loop.add_signal_handler(signal.SIGTERM, self._engine.close_forced)
-        self._control.report(protocol.Ready({**self._details, "template": prompter.kind}))
+        self._loop.add_signal_handler(signal.SIGTERM, self._turns.close_forced)
+        self._control.report(protocol.Ready(self._details))
         beating = asyncio.create_task(self._beat())
-        await prompter.start()
+        if prompter is not None:
+            await prompter.start()
         await self._engine_done.wait()
         beating.cancel()
         await runner.cleanup()  # answers that are made are sent to their end
 
-    def _take(self, command: protocol.Command, service: Service) -> None:
+    def _assemble(self, options: Options) -> tuple[http.Served, Prompter | None]:
+        from jand.engine.worker import embeddings, http, prompts, service
+
+        completions = prompter = vectors = None
+        if self._engine is not None:
+            prompter = prompts.choose_prompter(options, self._weights)
+            self._details["template"] = prompter.kind
+            completions = service.Service(
+                self._config.model_id, self._weights, self._engine, prompter, self._config.runtime
+            )
+        if self._embedder is not None:
+            vectors = embeddings.Embeddings(self._config.model_id, self._weights, self._embedder)
+        return http.Served(self._turns, completions, vectors), prompter
+
+    def _take(self, command: protocol.Command, completions: Service | None) -> None:
         match command:
             case protocol.Stop():
-                self._engine.close(force=command.force)
+                self._turns.close(force=command.force)
             case protocol.SetRuntime():
-                service.set_runtime(command.runtime)
+                if completions is not None:
+                    completions.set_runtime(command.runtime)
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
-            if self._engine.active:
-                age = time.monotonic() - self._engine.stepped_at
-                self._control.report(protocol.Heartbeat(self._engine.active, self._engine.queued, round(age, 3)))
+            if self._turns.active:
+                age = time.monotonic() - self._turns.stepped_at
+                self._control.report(protocol.Heartbeat(self._turns.active, self._turns.queued, round(age, 3)))
 
 
-def describe(weights: Weights, opened: Any, options: Options) -> dict[str, Any]:
-    """Say what is in force, for the model's details."""
+def warnings_of(weights: Weights, options: Options) -> list[str]:
+    """Say what of *options* this build or model does not honour as one might expect."""
     from jand.engine.worker.llama import lib
 
     warnings = list(options.warnings)
     trained = weights.facts.n_ctx_train
-    if opened.ctx_len > trained > 0:
-        warnings.append(f"ctx_len {opened.ctx_len} is more than the {trained} tokens that the model was trained on")
+    if options.ctx_len is not None and options.ctx_len > trained > 0:
+        warnings.append(f"ctx_len {options.ctx_len} is more than the {trained} tokens that the model was trained on")
     if options.ngl > 0 and not lib.llama_supports_gpu_offload():
         warnings.append("ngl has no effect: llama.cpp was built without support for a GPU")
-    return {
-        "slots": opened.sequences,
-        "context": opened.ctx_len,
-        "threads": options.n_threads,
-        "threads_batch": options.n_threads_batch,
-        "batch": opened.n_batch,
-        "extra_buffers": options.use_extra_bufts,
-        "prefix_reuse": opened.can_remove_part,
-        "warnings": warnings,
-    }
+    if options.tensor_split and lib.llama_max_devices() < 2:
+        warnings.append("tensor_split has no effect: llama.cpp was built for one device")
+    return warnings

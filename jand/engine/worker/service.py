@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jand.engine.worker import requests
 from jand.engine.worker.answer import Answer, Delta, Wanted
+from jand.engine.worker.notes import log_unknown, note
 from jand.engine.worker.requests import ChatRequest, CompletionRequest, SamplingRequest
 from jand.engine.worker.shapes import ChatShape, Shape, TextShape
 from jand.errors import BadRequestError
@@ -138,13 +138,3 @@ def text_message(message: requests.ChatMessage) -> Message:
             )
         texts.append(part["text"])
     return {**given, "content": "\n".join(texts)}
-
-
-def log_unknown(names: Sequence[str]) -> None:
-    if names:
-        note(f"ignoring unknown request fields: {', '.join(sorted(names))[:200]}")
-
-
-def note(line: str) -> None:
-    """Write a line to the worker's log."""
-    os.write(2, line.encode("utf-8", "replace") + b"\n")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _PROGRESS_STEP: Final = 0.01
 _PIECE_BYTES: Final = 256
-_META_BYTES: Final = 1 << 20
 NO_TOKEN: Final = -1
 
 
@@ -36,6 +35,11 @@ class Facts:
     has_encoder: bool
     has_decoder: bool
     chat_template: str | None
+    architecture: str
+    pooling: int | None
+    """The pooling that the model's file names, by llama.cpp's numbers."""
+    causal: bool
+    """False for an encoder: it makes vectors and no text."""
 
 
 class Weights:
@@ -130,6 +134,8 @@ def _read_facts(handle: Any, vocab: Any) -> Facts:
     buffer = ctypes.create_string_buffer(256)
     lib.llama_model_desc(handle, buffer, len(buffer))
     template = lib.llama_model_chat_template(handle, None)
+    architecture = _metadata(handle, "general.architecture")
+    pooling = _metadata(handle, f"{architecture}.pooling_type")
     return Facts(
         description=buffer.value.decode("utf-8", "replace"),
         size=int(lib.llama_model_size(handle)),
@@ -142,7 +148,17 @@ def _read_facts(handle: Any, vocab: Any) -> Facts:
         has_encoder=bool(lib.llama_model_has_encoder(handle)),
         has_decoder=bool(lib.llama_model_has_decoder(handle)),
         chat_template=template.decode("utf-8", "replace") if template else None,
+        architecture=architecture,
+        pooling=int(pooling) if pooling.isdecimal() else None,
+        causal=_metadata(handle, f"{architecture}.attention.causal") != "false",
     )
+
+
+def _metadata(handle: Any, key: str) -> str:
+    """Return a value of the file's metadata as text, "" where it has none."""
+    buffer = ctypes.create_string_buffer(256)
+    count = lib.llama_model_meta_val_str(handle, key.encode(), buffer, len(buffer))
+    return buffer.value.decode("utf-8", "replace") if count >= 0 else ""
 
 
 def _suppressed_tokens(vocab: Any) -> tuple[int, ...]:

@@ -1,0 +1,102 @@
+"""The engine's thread: it owns every context of llama.cpp in this process and takes turns between what uses them, a step at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from jand.errors import QueueFullError, ShuttingDownError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the engine has done since it began; read by /metrics without a lock."""
+
+    requests: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    embedded_tokens: int = 0
+    reading_s: float = 0.0
+    generating_s: float = 0.0
+    slot_steps: int = 0
+
+
+class Part(Protocol):
+    """One user of the thread. *active* counts what is in work, *queued* what waits for it."""
+
+    @property
+    def active(self) -> int: ...
+
+    @property
+    def queued(self) -> int: ...
+
+    def step(self) -> None:
+        """Do a bounded amount of work; called while there is any, and once more after a forced stop, to tell whoever waits."""
+
+
+class Turns:
+    """Parts join before `run`; their `submit` and `cancel`, on any thread, hold *changed* and notify it."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.counters = Counters()
+        self.stepped_at = time.monotonic()
+        self.forced = False
+        self._closing = False
+        self._parts: list[Part] = []
+
+    @property
+    def active(self) -> int:
+        return sum(part.active for part in self._parts)
+
+    @property
+    def queued(self) -> int:
+        return sum(part.queued for part in self._parts)
+
+    def join(self, part: Part) -> None:
+        self._parts.append(part)
+
+    def check_open(self, waiting: Sequence[object], more: int, limit: int) -> None:
+        """Raise where *more* requests cannot join those *waiting*; hold *changed*."""
+        if self._closing:
+            raise ShuttingDownError("cannot answer: the model is being stopped", retry_after_s=1)
+        if len(waiting) + more > limit:
+            raise QueueFullError(
+                f"cannot answer: {len(waiting)} requests wait already", hint="try again later", retry_after_s=1
+            )
+
+    def close(self, *, force: bool) -> None:
+        """Take nothing new and end `run` when all is answered; with *force* cut what runs."""
+        with self.changed:
+            self._closing = True
+            self.forced = self.forced or force
+            self.changed.notify()
+
+    def close_forced(self) -> None:
+        self.close(force=True)
+
+    def run(self) -> None:
+        """Work until `close`; returns when the last answer is delivered."""
+        while self._wait_for_work():
+            for part in self._parts:
+                if part.active or part.queued:
+                    part.step()
+            self.stepped_at = time.monotonic()
+
+    def _wait_for_work(self) -> bool:
+        with self.changed:
+            while not self.active and not self.queued:
+                if self._closing:
+                    return False
+                self.changed.wait()
+                self.stepped_at = time.monotonic()
+            return True
