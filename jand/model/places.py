@@ -277,7 +277,9 @@ class Walk:
         last = self._previous[1]
         new_line = _LINE_END.search(self.text, last, at) is not None
         named = kind in ("quoted", "word") and _COLON_AHEAD.match(self.text, at + len(piece)) is not None
-        item = frame.closer == "]" and (kind == "quoted" or piece in ("{", "[") or _NUMBER.fullmatch(piece) is not None)
+        item = frame.closer == "]" and (
+            kind == "quoted" or piece in ("{", "[") or piece in _LITERALS or _NUMBER.fullmatch(piece) is not None
+        )
         found = self._show(kind, piece, at)
         if named or item or (new_line and kind in ("quoted", "word")):
             line, _ = line_and_column(self.text, last)

@@ -36,7 +36,7 @@ __all__ = ["Engine", "ImportFormat", "Init", "Metadata", "Parameters", "Runtime"
 OPENAI_ORIGIN: Final = "https://api.openai.com/v1"
 """Where `import_format` openai sends requests when no origin is given (the contract's table)."""
 
-_PROVIDERS: Final = ("api.openai.com", ".openai.azure.com", ".services.ai.azure.com")
+_PROVIDERS: Final = (".api.openai.com", ".openai.azure.com", ".services.ai.azure.com")
 
 
 class _AnyCase(StrEnum):
@@ -200,7 +200,7 @@ def _find_engine(import_format: ImportFormat | None, origin: object) -> Engine:
     if import_format in _REMOTE:
         return Engine.API
     if import_format is ImportFormat.DEFAULT and isinstance(origin, str):
-        host = origin.strip().lower().split("://", 1)[-1].split("/", 1)[0].split(":", 1)[0]
-        if host.endswith(_PROVIDERS):
+        host = origin.strip().lower().split("://", 1)[-1].split("/", 1)[0].rsplit("@", 1)[-1].split(":", 1)[0]
+        if f".{host}".endswith(_PROVIDERS):
             return Engine.API
     return Engine.LLAMACPP
