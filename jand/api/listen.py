@@ -46,6 +46,7 @@ class Listeners:
         self._bound = bound
         self._drain = app[SHARED].drain
         self._servers: list[asyncio.Server] = []
+        self._cleaning = asyncio.Lock()
 
     @property
     def addresses(self) -> list[str]:
@@ -64,7 +65,7 @@ class Listeners:
         self._servers.append(await loop.create_server(connect, sock=listener, ssl=tls, backlog=BACKLOG))
 
     async def close(self, *, grace_s: float = 3.0) -> None:
-        """Stop serving; ends within *grace_s* + 2 s. Idempotent."""
+        """Stop serving; ends within *grace_s* + 2 s. Idempotent; a call with less grace overtakes one under way."""
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -75,7 +76,8 @@ class Listeners:
             log.info("answers cut", after_s=grace_s)
             self._drain.cut()
             await self._drain.wait_empty(CUT_S)
-        await self._runner.cleanup()
+        async with self._cleaning:
+            await self._runner.cleanup()
 
 
 async def open_listeners(app: web.Application, settings: ListenSettings) -> Listeners:

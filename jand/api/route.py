@@ -56,7 +56,7 @@ class Call(Generic[Q, B]):
 class Route(Generic[Q, B]):
     """*answer* is the model of the JSON that it answers, None where that comes from elsewhere (*media* says what then).
 
-    *reads* documents a body that the handler reads by itself. *waits*: not before the first scan. *endless*: cut at once when the daemon stops.
+    *reads* documents a body that the handler reads by itself, as inference does. *waits*: not before the first scan. *endless*: cut at once when the daemon stops.
     """
 
     method: str
@@ -87,7 +87,7 @@ def bind(route: Route[Q, B], shared: Shared) -> Callable[[web.Request], Awaitabl
     """Return the aiohttp handler of *route*."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        if request.method not in {"GET", "HEAD"}:
+        if route.method != "GET" and route.reads is None:
             log.info("change asked for", method=request.method, path=request.path, **guard.find_peer(request))
         with shared.drain.entered(endless=route.endless):
             try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket as sockets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from jand.errors import SettingsError
 
 if TYPE_CHECKING:
-    import socket as sockets
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -44,7 +44,7 @@ class ApiSettings:
 
 @dataclass(frozen=True, slots=True)
 class ListenSettings:
-    """Where to listen. *inherited* are sockets that systemd or launchd has bound; with one of them for Unix, *socket* is not needed."""
+    """Where to listen. *inherited* are sockets that systemd or launchd has bound; *socket* is None where one of those stands for it."""
 
     socket: Path | None
     socket_mode: int = 0o600
@@ -55,10 +55,17 @@ class ListenSettings:
     inherited: tuple[sockets.socket, ...] = ()
 
     @classmethod
-    def of(cls, settings: Settings, *, inherited: Sequence[sockets.socket] = ()) -> ListenSettings:
-        """Take the listeners' part of *settings*."""
+    def of(
+        cls, settings: Settings, *, inherited: Sequence[sockets.socket] = (), insists: bool = False
+    ) -> ListenSettings:
+        """Take the listeners' part of *settings*.
+
+        A Unix socket that was handed over stands for the default one; *insists*: somebody named `socket`, so that is bound as well unless it is the one handed over.
+        """
+        handed_over = {listener.getsockname() for listener in inherited if listener.family == sockets.AF_UNIX}
+        own = str(settings.socket) not in handed_over and (insists or not handed_over)
         return cls(
-            socket=settings.socket,
+            socket=settings.socket if own else None,
             socket_mode=settings.socket_mode,
             socket_group=settings.socket_group,
             listen=(settings.listen,) if settings.listen else (),

@@ -174,6 +174,7 @@ async def test_who_asks_for_a_change_is_logged(tcp: ServedApi, manager: FakeMana
     with structlog.testing.capture_logs() as logs:
         await tcp.ask("PUT", "/v1/models/a/stop")
         await tcp.ask("GET", "/v1/models/a")
+        await tcp.ask("POST", "/v1/chat/completions", {"model": "none"})
         await tcp.ask_tcp("PUT", "/v1/models/a/stop")
 
     unix, over_tcp = [line for line in logs if line["event"] == "change asked for"]

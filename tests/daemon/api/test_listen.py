@@ -19,6 +19,7 @@ from jand.api.app import create_app
 from jand.api.listen import Listeners, inherited_sockets, open_listeners
 from jand.api.settings import ApiSettings, ListenSettings, read_token
 from jand.errors import JandError, SettingsError, SocketInUseError, SocketUnusableError
+from jand.settings import Settings
 from tests.fakes.api import ServedApi, exchange
 from tests.fakes.upstream import Exchange, FakeUpstream, answer_events, chat_chunk
 from tests.fakes.waiting import until
@@ -201,6 +202,44 @@ def test_a_token_is_the_first_line_and_hidden_from_prints(tmp_path: Path) -> Non
     assert "abc" not in repr(ApiSettings(token="abc"))
 
 
+@pytest.mark.parametrize(
+    ("handed", "insists", "bound"),
+    [
+        ([], False, True),
+        ([], True, True),
+        (["other"], False, False),
+        (["other"], True, True),
+        (["own"], False, False),
+        (["own"], True, False),
+        (["tcp"], False, True),
+    ],
+)
+def test_a_unix_socket_that_is_handed_over_stands_for_the_default_one(
+    directory: Path, handed: list[str], insists: bool, bound: bool
+) -> None:
+    settings = Settings.model_construct(
+        root=directory,
+        socket=directory / "own",
+        socket_mode=0o600,
+        socket_group=None,
+        listen=None,
+        tls_cert=None,
+        tls_key=None,
+    )
+    inherited = []
+    for name in handed:
+        listener = socket.socket(socket.AF_INET if name == "tcp" else socket.AF_UNIX)
+        listener.bind(("127.0.0.1", 0) if name == "tcp" else str(directory / name))
+        inherited.append(listener)
+
+    found = ListenSettings.of(settings, inherited=inherited, insists=insists)
+
+    assert (found.socket is not None) is bound
+    assert found.inherited == tuple(inherited)
+    for listener in inherited:
+        listener.close()
+
+
 # Stopping.
 
 
@@ -323,3 +362,21 @@ async def test_while_it_stops_an_open_connection_gets_no_new_answers(
 async def test_to_stop_twice_is_to_stop_once(api: ServedApi) -> None:
     await api.listeners.close(grace_s=0)
     await api.listeners.close(grace_s=0)
+
+
+async def test_an_impatient_stop_overtakes_a_patient_one(
+    api: ServedApi, manager: FakeManager, upstream: FakeUpstream
+) -> None:
+    manager.add("a")
+    upstream.behave = answer_events([chat_chunk("first")], wait_for_more)
+    reader, writer = await open_stream(api, "/v1/chat/completions", {"model": "a"})
+    patient = asyncio.create_task(api.listeners.close(grace_s=60))
+    await until(lambda: not api.socket.exists())
+    began = time.monotonic()
+
+    await api.listeners.close(grace_s=0)
+    await patient
+
+    assert time.monotonic() - began < 2
+    assert b"shutting-down" in await reader.read()
+    writer.close()
