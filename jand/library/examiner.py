@@ -134,13 +134,20 @@ class Examiner:
         base = self._anchor(root)
         before = self._picture.anchors.get(key, {})
         then = {name: self._place(anchor.path, root) for name, anchor in before.items()}
-        if stamp is None or not (stamp.targets or stamp.crossings):
+        crossings = self._crossings(root, key[1], stamp)
+        if stamp is None or not (stamp.targets or crossings):
             return Sight(key, scan, stamp, base, then, polled=stamp is not None and stamp.shared)
         files = {found.path: os.path.realpath(found.file) for found in scan.models}
         anchors = {path: Anchor(file, self._place(file, root)) for path, file in files.items()}
-        silent = not all(self._mounts.find(path).has_events for path in stamp.crossings)
+        silent = not all(self._mounts.find(path).has_events for path in crossings)
         polled = silent or bool(stamp.targets) or stamp.shared
         return Sight(key, scan, stamp, {**base, **anchors}, then, polled=polled)
+
+    def _crossings(self, root: Root, entry: str, stamp: EntryStamp | None) -> set[str]:
+        """Return where other file systems begin within *entry*; one of the same device, as a bind mount is, only the table of mounts knows."""
+        top = f"{root.path}/{entry}"
+        mounted = {point for point in self._mounts.points_below(root.path) if f"{point}/".startswith(f"{top}/")}
+        return mounted if stamp is None else {*mounted, *stamp.crossings}
 
     def _anchor(self, root: Root) -> Mapping[str, Anchor]:
         """Return the anchors of an entry that has none but the tree's: one mapping for all of them."""

@@ -69,22 +69,22 @@ class MountTable:
     """The mounts as they are now, for all threads. `find` touches the disk and hangs with a dead network file system: call it in a thread of `Threads`."""
 
     def __init__(self, source: str = MOUNTINFO) -> None:
+        self.edition = 0
         self._source = source if sys.platform == "linux" else ""
         self._mounts: dict[int, Mount] = {}
         self._stream: int | None = None
         self._poll: select.poll | None = None
         self._read_at = float("-inf")
-        self._edition = 0
+        self._below: dict[str, tuple[int, tuple[str, ...]]] = {}
         self._lock = threading.Lock()
 
-    def refresh(self) -> int:
-        """Read the table if it may have changed; return its edition, a number that grows with each change."""
+    def refresh(self) -> None:
+        """Read the table if it may have changed; *edition* grows with each change."""
         with self._lock:
             if self._may_have_changed():
                 before, self._mounts = self._mounts, self._read()
                 self._read_at = time.monotonic()
-                self._edition += self._mounts != before
-            return self._edition
+                self.edition += self._mounts != before
 
     def find(self, path: str) -> Mount:
         """Return the mount on which *path*, or the nearest directory above it that exists, lies."""
@@ -96,6 +96,16 @@ class MountTable:
             if path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
         ]
         return max(inside, key=lambda mount: len(mount.point), default=UNKNOWN)
+
+    def points_below(self, path: str) -> tuple[str, ...]:
+        """Return the mount points below *path*, which is a real one."""
+        known = self._below.get(path)
+        if known is None or known[0] != self.edition:
+            points = tuple(
+                mount.point for mount in self._mounts.values() if mount.point.startswith(path.rstrip("/") + "/")
+            )
+            known = self._below[path] = (self.edition, points)
+        return known[1]
 
     def close(self) -> None:
         if self._stream is not None:

@@ -29,8 +29,8 @@ class Alarm(StrEnum):
 class Hints:
     """What was heard since the last time.
 
-    *touched* are names of entries, *grown* those in which files merely got longer. *everything*: too much or too little is known to name entries. *root*: something happened to the tree's own
-    directory. *rights*: those of a folder changed, so it may be watched now or no longer.
+    *touched* are names of entries, *grown* those in which files merely got longer. *everything*: too much or too little is known to name entries. *root*: the tree's own directory went
+    away. *rights*: those of a folder changed, so it may be watched now or no longer.
     """
 
     touched: set[str] = field(default_factory=set)

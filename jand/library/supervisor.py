@@ -46,7 +46,7 @@ CAUSES: Final[Mapping[str, str]] = {
     SILENT: "a file that jand made itself was not reported",
     INCOMPLETE: "the watcher left out some of its folders",
 }
-CLOSE_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Reports:
     """
 
     heard: Callable[[Hints], None]
-    sweep: Callable[[], Coroutine[None, None, object]]
+    sweep: Callable[[], Coroutine[None, None, None]]
     folders: Callable[[], Mapping[str, tuple[int, ...]]]
     changed: Callable[[], None]
 
@@ -93,6 +93,7 @@ class Supervisor:
         self._recovering: dict[str, int] = {}
         self._refusal: Refusal | None = None
         self._rebuilds = 0
+        self._edition = 0
         self._cookie = ways.CookieProbe(vigilance)
         self._audit = ways.Audit(vigilance)
         self._pauses = ways.Pauses(vigilance)
@@ -168,6 +169,7 @@ class Supervisor:
         elif (trouble := self._find_trouble(root)) is not None:
             await self._recover(root, trouble)
         else:
+            self._note_mounts()
             await self._try_cookie(root)
             await self._try_audit(root)
 
@@ -185,6 +187,13 @@ class Supervisor:
             return Alarm.DIED
         return SILENT if self._cookie.is_overdue(asyncio.get_running_loop().time()) else None
 
+    def _note_mounts(self) -> None:
+        """Have the tree looked at when anything was mounted or unmounted anywhere: no event tells what that does below a tree or behind its links."""
+        edition = self._mounts.edition
+        if edition != self._edition:
+            self._edition = edition
+            self._tasks.spawn(self._reports.sweep(), name=f"sweep of {self.tree.label}")
+
     async def _go_offline(self, reason: str) -> None:
         if self.root is not None or self._away != reason:
             log.warning("tree offline", tree=self.tree.label, path=str(self.tree.path), reason=reason)
@@ -199,13 +208,16 @@ class Supervisor:
         """Open the watch anew, unless it failed a moment ago, and have the whole tree looked at: watch first, then look."""
         known = self.root is not None and self.root.identity == root.identity
         self.root = root
+        self._edition = self._mounts.edition
         await self._close_watch()
         now = asyncio.get_running_loop().time()
+        troubles = {trouble, *self._alarms} - {""}
+        self._alarms |= troubles
         if known and self._pauses.left(now) > 0:
             self._reports.changed()
             return
-        self._pauses.note(now)
-        troubles = {trouble, *self._alarms} - {""}
+        if known:
+            self._pauses.note(now)
         for each in troubles:
             self._recovering[each] = self._recovering.get(each, 0) + 1
         self._alarms.clear()
@@ -258,7 +270,7 @@ class Supervisor:
 
     def _hear(self, hints: Hints) -> None:
         now = asyncio.get_running_loop().time()
-        self._alarms |= hints.alarms
+        self._alarms |= {*hints.alarms, *([REPLACED] if hints.root else [])}
         self._cookie.came_back(hints.cookies)
         if hints.rights:
             self._audit.hurry(now)

@@ -109,7 +109,8 @@ class _Handler(events.FileSystemEventHandler):
 
     def _note(self, hints: Hints, path: str, event: events.FileSystemEvent) -> None:
         if path == self._root:
-            hints.root = True
+            gone = event.event_type in {events.EVENT_TYPE_DELETED, events.EVENT_TYPE_MOVED}
+            hints.root, hints.rights = hints.root or gone, True
             return
         if not path.startswith(self._below):
             hints.everything = True
