@@ -28,6 +28,7 @@ from jand.api.listen import Listeners, inherited_sockets, open_listeners
 from jand.api.settings import ApiSettings, ListenSettings
 from jand.download.downloader import Downloader
 from jand.download.settings import DownloadSettings, settings_from
+from jand.engine.remote.credentials import Credentials
 from jand.library.findings import Tree
 from jand.library.headers import HeaderCache
 from jand.library.library import LibrarySettings
@@ -35,6 +36,7 @@ from jand.library.probe import ignore_lease_signal
 from jand.lifecycle.catalog import Catalog
 from jand.lifecycle.manager import Manager, ManagerSettings
 from jand.lifecycle.notes import Notes
+from jand.lifecycle.remotes import RemoteModels, by_engine
 from jand.lifecycle.workers import LocalWorkers
 from jand.paths import Janroot, shipped_example
 from jand.service.lock import RootLock
@@ -176,6 +178,8 @@ def _worker_directory() -> Iterator[Path]:
 def _build_manager(settings: Settings, root: Janroot, directory: Path) -> Manager:
     notes = Notes(root.own / "state.json")
     workers = LocalWorkers(directory, notes, start_timeout_s=settings.start_timeout)
+    credentials = Credentials(root.secrets, os.environ, settings.secrets)
+    remotes = RemoteModels(credentials, proxies=urllib.request.getproxies())
     trees = [Tree(root.models, "models"), *(Tree(path, str(path), writable=False) for path in settings.extra_models)]
     return Manager(
         trees,
@@ -187,7 +191,7 @@ def _build_manager(settings: Settings, root: Janroot, directory: Path) -> Manage
         ),
         headers=HeaderCache(root.own / "headers"),
         notes=notes,
-        launch=workers.launch,
+        launch=by_engine(workers.launch, remotes.launch),
         downloader=Downloader(_download_settings(settings)),
         catalog=Catalog([root.catalog, shipped_example() / "catalog"]),
     )

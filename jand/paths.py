@@ -32,6 +32,11 @@ class Janroot:
         return self.path / "catalog"
 
     @property
+    def secrets(self) -> Path:
+        """Keys of providers, one a file, which only their owner can read."""
+        return self.path / "secrets"
+
+    @property
     def settings_file(self) -> Path:
         return self.path / "jand.toml"
 

@@ -1,0 +1,119 @@
+"""Remote models: from what the disk holds to a session with the provider that serves them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from jand.engine.remote.endpoint import parse_endpoint
+from jand.engine.remote.provider import Provider
+from jand.lifecycle.running import Upstream
+from jand.model import identity
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from jand.engine.remote.credentials import Credentials
+    from jand.engine.remote.provider import Patience
+    from jand.library.findings import Found
+    from jand.lifecycle.running import Launch, Running
+    from jand.model.spec import Spec
+
+
+class RemoteModels:
+    """Starts sessions with providers; *proxies* as `urllib.request.getproxies` gives them."""
+
+    def __init__(
+        self, credentials: Credentials, *, proxies: Mapping[str, str] | None = None, patience: Patience | None = None
+    ) -> None:
+        self._credentials = credentials
+        self._proxies = proxies or {}
+        self._patience = patience
+
+    async def launch(
+        self, model_id: str, found: Found, spec: Spec, on_progress: Callable[[float], None]
+    ) -> RemoteRunning:
+        """Find the key, check with the provider that all is right, and keep the session. Raises StartError."""
+        began = time.monotonic()
+        endpoint = parse_endpoint(spec, spec.id or identity.default_id(found.path))
+        origin = endpoint.base.origin()
+        credential = await asyncio.to_thread(self._credentials.find, spec.parameters.init.api_key, origin)
+        provider = Provider(
+            model_id,
+            endpoint,
+            credential,
+            runtime=spec.parameters.runtime.given(),
+            proxies=self._proxies,
+            patience=self._patience,
+        )
+        try:
+            await provider.check(self._credentials.names_for(origin))
+        except BaseException:
+            await provider.close()
+            raise
+        on_progress(1.0)
+        return RemoteRunning(model_id, spec, provider, checked_in_s=time.monotonic() - began)
+
+
+class RemoteRunning:
+    """A session with a provider; satisfies `running.Running`."""
+
+    pid = None
+
+    def __init__(self, model_id: str, spec: Spec, provider: Provider, *, checked_in_s: float) -> None:
+        self._spec = spec
+        self._provider = provider
+        self._checked_in_s = checked_in_s
+        self._since = time.time()
+        url = str(provider.endpoint.base.origin())
+        self._upstream = Upstream(provider.session, url, {}, model_id, ask=provider.ask)
+
+    @property
+    def upstream(self) -> Upstream:
+        return self._upstream
+
+    def init_changed(self, spec: Spec) -> bool:
+        return _asked_as(spec) != _asked_as(self._spec)
+
+    def apply_runtime(self, spec: Spec) -> None:
+        self._provider.runtime = spec.parameters.runtime.given()
+
+    def details(self) -> dict[str, Any]:
+        """Where its requests go; never with what key."""
+        endpoint = self._provider.endpoint
+        return {
+            "provider": endpoint.host,
+            "dialect": endpoint.dialect.value,
+            "provider_model": endpoint.name,
+            "loaded_in": round(self._checked_in_s, 3),
+            "since": round(self._since, 3),
+        }
+
+    def memory(self) -> int:
+        """Nothing that counts: the model is elsewhere."""
+        return 0
+
+    async def wait(self) -> str:
+        await self._provider.wait()
+        return "it was stopped"
+
+    async def stop(self, *, grace_s: float, force: bool) -> None:
+        await self._provider.stop(grace_s=grace_s, force=force)
+
+    async def close(self) -> None:
+        await self._provider.close()
+
+
+def by_engine(local: Launch, remote: Launch) -> Launch:
+    """Return what starts a model where its spec says that it runs."""
+
+    def launch(model_id: str, found: Found, spec: Spec, on_progress: Callable[[float], None], /) -> Awaitable[Running]:
+        return (remote if spec.is_remote else local)(model_id, found, spec, on_progress)
+
+    return launch
+
+
+def _asked_as(spec: Spec) -> tuple[object, ...]:
+    """Return what of *spec* decides where and as whom a provider is asked."""
+    return spec.parameters.init, spec.origin, spec.import_format, spec.metadata.engine, spec.id
