@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from jand.download.repository import HubFile
 
-_SEPARATORS: Final = "-._ "
 _CUT = re.compile(r"(?<=[A-Za-z0-9])(?=[-._ ])")
 
 PROJECTOR_PREFERENCE: Final = ("F16", "BF16", "Q8_0", "F32")
@@ -65,12 +64,12 @@ def base_of(path: str) -> str:
     """Return the part of a file's name that its siblings in other quantisations share, lower case, without folder."""
     part = split_part(path)
     stem = (part.prefix if part else path.removesuffix(".gguf")).rpartition("/")[2]
-    if find_quantization(stem) is None:
+    quantization = find_quantization(stem)
+    if quantization is None:
         return stem.lower()
     cuts = [match.start() for match in _CUT.finditer(stem)]
-    base = next((stem[:cut] for cut in reversed(cuts) if find_quantization(stem[:cut]) is None), "")
-    # Unsloth's "UD-" belongs to the quantisation that follows it.
-    return re.sub(r"(?:^|[-._ ])UD$", "", base, flags=re.IGNORECASE).strip(_SEPARATORS).lower()
+    base = next((stem[:cut] for cut in reversed(cuts) if find_quantization(stem[cut:]) == quantization), "")
+    return base.lower()
 
 
 def projectors_of(files: Iterable[HubFile]) -> tuple[HubFile, ...]:

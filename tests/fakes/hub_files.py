@@ -65,7 +65,7 @@ def gguf_bytes(size: int, seed: int = 0, facts: dict[str, str | int] | None = No
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of a repository. *size* beyond what *content* holds is only announced (its tail cannot be fetched)."""
+    """One file of a repository. *size* beyond what *content* holds is only announced: its digest will not be that of what comes."""
 
     content: bytes | Path
     announced: int | None = None
@@ -96,8 +96,9 @@ class HubFile:
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
     def read(self, start: int, count: int) -> bytes:
+        """Return *count* bytes from *start*; what is only announced reads as zeros."""
         if isinstance(self.content, bytes):
-            return self.content[start : start + count]
+            return self.content[start : start + count].ljust(min(count, self.size - start), b"\0")
         with self.content.open("rb") as stream:
             stream.seek(start)
             return stream.read(count)
