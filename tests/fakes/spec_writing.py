@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LINES: Final = st.text(
     st.characters(categories=["L", "N", "P", "S"], exclude_characters="\u2028\u2029"), min_size=1, max_size=20
-).filter(lambda text: text != ".." and "\\" not in text and "/" not in text)
+).filter(lambda text: text not in (".", "..") and "\\" not in text and "/" not in text)
 PROMPTS: Final = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30
 ).filter(lambda text: text != "..")
