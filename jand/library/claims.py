@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -124,7 +123,11 @@ class _Draft:
     missing: list[str] = field(default_factory=list)
     complaints: list[ErrorNote] = field(default_factory=list)
     paths: set[str] = field(default_factory=set)
-    named: set[str] = field(default_factory=set)
+
+    def give_role(self, path: Path, role: Role | None) -> None:
+        """Let a file that was named before be what it is named for now, if that says more."""
+        if role is not None:
+            self.binaries = [replace(one, role=role) if one.path == path else one for one in self.binaries]
 
     def load_first(self) -> None:
         """Of several weights that are no parts of one model, load the first and keep the others for who names them."""
@@ -169,17 +172,11 @@ class FolderClaims:
         self._files = files
         self._find = find
         self._writable = writable
-
-    @cached_property
-    def _weights(self) -> list[Group]:
-        files = self._files.items()
-        return identity.group_parts(
-            [candidate(name, file) for name, file in files if not file.projector and not file.adapter]
+        weights = [candidate(name, file) for name, file in files.items() if not file.projector and not file.adapter]
+        self._weights = identity.group_parts(weights)
+        self._projectors = identity.group_parts(
+            [candidate(name, file) for name, file in files.items() if file.projector]
         )
-
-    @cached_property
-    def _projectors(self) -> list[Group]:
-        return identity.group_parts([candidate(name, file) for name, file in self._files.items() if file.projector])
 
     def settle(self, jsons: Sequence[tuple[str, Reading]]) -> list[Claim]:
         """Decide for all *jsons* (by their real names), in their order."""
@@ -228,6 +225,8 @@ class FolderClaims:
             weights = self._take_weights(draft, stem, spec.metadata.quantization, free)
         unresolved = not draft.binaries and not draft.missing
         self._take_projector(draft, stem, weights, spec.metadata.mmproj)
+        for text in spec.parameters.init.lora or ():
+            self._take_named(draft, text, Role.ADAPTER)
         return draft.finish(reading, name, unresolved=unresolved)
 
     def _take_named(self, draft: _Draft, text: str, role: Role | None = None) -> None:
@@ -244,15 +243,11 @@ class FolderClaims:
             )
             return
         for name in quantisation.split_names(reference.name):
-            # A list may name each part of a split model, as well as the first alone.
-            if name in draft.named:
-                continue
-            draft.named.add(name)
             if reference.source is Source.LOCAL:
                 self._take_local(draft, name, role)
             elif (found := self._beside(name)) is not None:
                 self._take(draft, *found, role)
-            else:
+            elif name not in draft.missing:
                 draft.missing.append(name)
 
     def _beside(self, name: str) -> tuple[str, BinaryFile] | None:
@@ -327,6 +322,9 @@ class FolderClaims:
     def _take(
         self, draft: _Draft, name: str, file: BinaryFile, role: Role | None = None, *, elsewhere: bool = False
     ) -> None:
+        if file.path in draft.paths:
+            draft.give_role(Path(file.path), role)
+            return
         if role is None:
             role = Role.PROJECTOR if file.projector else Role.OTHER if file.adapter else Role.WEIGHTS
         draft.paths.add(file.path)

@@ -49,12 +49,13 @@ class Tree:
 class Role(StrEnum):
     """What a binary is for.
 
-    `WEIGHTS` are what a worker loads: several only where they are the parts of one split model. What is needed and loaded by nobody on its own (an
-    adapter, further quantisations) is `OTHER`.
+    `WEIGHTS` are what a worker loads: several only where they are the parts of one split model. An `ADAPTER` is what `parameters.init.lora` names. What belongs to the model
+    and is not loaded (further quantisations) is `OTHER`.
     """
 
     WEIGHTS = "weights"
     PROJECTOR = "projector"
+    ADAPTER = "adapter"
     OTHER = "other"
 
 
@@ -103,9 +104,9 @@ class Found:
     """One model JSON with its binaries.
 
     *path* and *folder* are shown to people (they begin with the tree's label; bytes that are no UTF-8 are escaped), *directory* and *file* are the real ones. *missing*: the
-    binaries that it names or that its split set demands, that are not there at all and may be fetched; a spec that names nothing and has nothing has none either, then
-    *unresolved* is true and the importer must say what to fetch. *generated*: jand wrote its JSON and nobody has edited it since. *linked*: its folder is reached
-    through a link, so nothing in it is written or deleted. *error*: why it cannot be `downloaded` as it lies (the first of its binaries' errors, an ambiguity, ...).
+    binaries that it names or that its split set demands, that are not there at all and may be fetched. *unresolved*: it names no weights and has none, so the importer
+    must say what to fetch. *generated*: jand wrote its JSON and nobody has edited it since. *linked*: its folder is reached through a link, so nothing in it is written or
+    deleted. *error*: why it cannot be `downloaded` as it lies (the first of its binaries' errors, an ambiguity, ...).
     """
 
     path: str

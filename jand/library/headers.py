@@ -114,7 +114,11 @@ class HeaderCache:
         known = self.recall(stamp)
         if known is None:
             with open_regular(path) as stream:
-                known = self.read(stream, stamp, os.path.basename(path))
+                name = os.path.basename(path)
+                if make_stamp(os.fstat(stream.fileno())) != stamp:
+                    message = f'cannot use "{printable(name)}": it changed while it was looked at'
+                    raise IncompleteGgufError(message, hint="wait a moment")
+                known = self.read(stream, stamp, name)
         if isinstance(known, GgufError):
             raise known
         return known
@@ -132,9 +136,7 @@ class HeaderCache:
         return earlier[1] if earlier is not None and earlier[0].size <= stamp.size else None
 
     def read(self, stream: io.FileIO, stamp: Stamp, name: str) -> Header | GgufError:
-        """Read the header of *stream* and keep it, or the error that it is."""
-        if make_stamp(os.fstat(stream.fileno())) != stamp:
-            return IncompleteGgufError(f'cannot use "{name}": it changed while it was looked at', hint="wait a moment")
+        """Read the header of *stream*, whose file has *stamp*, and keep it, or the error that it is."""
         found: Header | GgufError
         try:
             found = read_header(stream, stamp.size, name=printable(name))

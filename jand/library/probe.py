@@ -14,6 +14,7 @@ import sys
 from typing import Final
 
 _SUPPORTED: Final = sys.platform == "linux"
+_FINDER_BUSY: Final = 443_779_200.0
 
 
 def ignore_lease_signal() -> None:
@@ -22,6 +23,17 @@ def ignore_lease_signal() -> None:
     The probe asks for a harmless signal instead; this covers kernels that would not take that wish.
     """
     signal.signal(signal.SIGIO, signal.SIG_IGN)
+
+
+def is_marked_busy(status: os.stat_result, platform: str = sys.platform) -> bool:
+    """Whether macOS' Finder says that it is still copying the file: until it is done, the file was created at an impossible time.
+
+    Programs disagree on how that time reads (OmniFileStore, MEGA): before 1970, or 1984-01-24.
+    """
+    if platform != "darwin":
+        return False
+    created: float = getattr(status, "st_birthtime", 1.0)
+    return created <= 0 or created == _FINDER_BUSY
 
 
 def is_being_written(path: str | os.PathLike[str]) -> bool | None:

@@ -70,8 +70,9 @@ def judge(path: str, stamp: Stamp, headers: HeaderCache, *, now: float, controll
         return _weigh(path, stamp, known, headers, writing=False, now=now)
     try:
         with open_regular(path) as stream:
-            stamp = make_stamp(os.fstat(stream.fileno()))
-            writing = controlled or probe.has_writer(stream.fileno())
+            status = os.fstat(stream.fileno())
+            stamp = make_stamp(status)
+            writing = controlled or probe.is_marked_busy(status) or probe.has_writer(stream.fileno())
             known = headers.recall(stamp) or (headers.find_growing(stamp) if writing else None)
             if known is None:
                 known = headers.read(stream, stamp, os.path.basename(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -115,6 +117,26 @@ def test_ignoring_the_lease_signal_is_for_the_whole_process() -> None:
         assert signal.getsignal(signal.SIGIO) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGIO, before)
+
+
+@dataclasses.dataclass
+class Status:
+    st_birthtime: float
+
+
+@pytest.mark.parametrize(
+    ("created", "platform", "busy"),
+    [
+        (443_779_200.0, "darwin", True),
+        (-2_082_844_800.0, "darwin", True),
+        (1_700_000_000.0, "darwin", False),
+        (443_779_200.0, "linux", False),
+    ],
+)
+def test_a_copy_that_finder_has_not_finished_bears_an_impossible_date(
+    created: float, platform: str, busy: bool
+) -> None:
+    assert probe.is_marked_busy(cast("os.stat_result", Status(created)), platform) is busy
 
 
 def test_asking_takes_microseconds(file: Path) -> None:

@@ -20,7 +20,7 @@ from jand.library.headers import HeaderCache
 from jand.library.scan import list_entries, scan_entry
 from jand.model.identity import assign_ids
 from jand.model.problem import Severity
-from tests.fakes import gguf_files
+from tests.fakes import gguf_bytes, gguf_files, gguf_mutations, json_mutations
 from tests.fakes.models_tree import LATER_S, ModelsTree
 
 if TYPE_CHECKING:
@@ -326,6 +326,38 @@ def test_an_adapter_is_no_weights(models: ModelsTree) -> None:
     assert (scan.bare, scan.problems) == ((), ())
 
 
+def test_adapters_that_init_names_are_needed_and_not_loaded_as_weights(models: ModelsTree) -> None:
+    models.spec(
+        "x/x.json",
+        download_url=["m.gguf", "style.gguf"],
+        parameters={"init": {"lora": ["style.gguf", "./own.gguf", "absent.gguf"]}},
+    )
+    models.gguf("x/m.gguf")
+    models.gguf("x/style.gguf", kind="adapter")
+    models.gguf("x/own.gguf", kind="adapter")
+
+    found = models.only("x")
+
+    assert {binary.name: binary.role for binary in found.binaries} == {
+        "m.gguf": Role.WEIGHTS,
+        "style.gguf": Role.ADAPTER,
+        "own.gguf": Role.ADAPTER,
+    }
+    assert (found.missing, found.whole) == (("absent.gguf",), False)
+
+
+def test_a_list_may_name_every_part_of_a_split_model(models: ModelsTree) -> None:
+    parts = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
+    models.spec("x/x.json", download_url=parts)
+    models.gguf(f"x/{parts[0]}", split=(1, 2))
+
+    before = models.only("x")
+    models.gguf(f"x/{parts[1]}", split=(2, 2))
+
+    assert (names(before), before.missing) == (parts[:1], (parts[1],))
+    assert (names(models.only("x")), models.only("x").whole) == (parts, True)
+
+
 # Whole, arriving, bad.
 
 
@@ -516,6 +548,55 @@ def test_one_bad_entry_hides_no_good_one_in_its_folder(models: ModelsTree) -> No
 
     assert [found.path for found in scan.models if found.whole] == ["models/x/good.json"]
     assert {problem.path for problem in scan.problems} == {"models/x/bad.json", "models/x/worse.gguf"}
+
+
+def test_among_a_thousand_broken_files_every_one_is_a_problem_and_every_good_model_is_there(
+    models: ModelsTree, soak: bool
+) -> None:
+    count = 1_000 if soak else 200
+    for name, raw in gguf_mutations.mutations(7, count):
+        models.at(f"x/{name}.gguf").write_bytes(raw)
+    for name, raw in json_mutations.mutations(7, count):
+        models.at(f"x/{name}.json").write_bytes(raw)
+    for number in range(10):
+        models.spec(f"x/good-{number}.json")
+        models.gguf(f"x/good-{number}.gguf")
+
+    scan = models.scan("x", later_s=LATER_S)
+
+    troubled = {problem.path for problem in scan.problems if problem.severity is Severity.ERROR}
+    listed = {found.path: found for found in scan.models}
+    assert all(listed[f"models/x/good-{number}.json"].whole for number in range(10))
+    for name, _ in gguf_mutations.mutations(7, count):
+        assert f"models/x/{name}.gguf" in troubled
+    for name, _ in json_mutations.mutations(7, count):
+        assert f"models/x/{name}.json" in troubled | listed.keys()
+    assert scan.bare == ()
+
+
+def test_the_header_of_a_file_that_is_being_copied_is_read_once(models: ModelsTree) -> None:
+    """A vocabulary takes milliseconds to step over, and a large file is looked at many times on its way."""
+    models.spec("x/x.json")
+    raw = models.gguf("whole.gguf", size=20_000, keys=[("pad", gguf_bytes.text("x" * 10_000))]).read_bytes()
+    reads: list[int] = []
+
+    with models.at("x/x.gguf").open("wb", buffering=0) as stream:
+        stream.write(raw[:12_000])
+        for at in range(12_000, 20_000, 1_000):
+            stream.write(raw[at : at + 1_000])
+            before = read_bytes()
+            found = models.only("x")
+            reads.append(read_bytes() - before)
+            assert (found.whole, found.binaries[0].needed) == (False, 20_000)
+
+    assert min(reads[1:]) < 5_000 <= reads[0]
+    assert models.only("x").whole
+
+
+def read_bytes() -> int:
+    """Return how many bytes this process has read."""
+    counters = Path("/proc/self/io").read_text().split()
+    return int(counters[counters.index("rchar:") + 1])
 
 
 # Bare binaries.
