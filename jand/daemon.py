@@ -26,6 +26,7 @@ import jand
 from jand.api.app import create_app
 from jand.api.listen import Listeners, inherited_sockets, open_listeners
 from jand.api.settings import ApiSettings, ListenSettings
+from jand.download import hardware
 from jand.download.downloader import Downloader
 from jand.download.settings import DownloadSettings, settings_from
 from jand.engine.remote.credentials import Credentials
@@ -33,6 +34,7 @@ from jand.library.findings import Tree
 from jand.library.headers import HeaderCache
 from jand.library.library import LibrarySettings
 from jand.library.probe import ignore_lease_signal
+from jand.lifecycle.admission import Admission
 from jand.lifecycle.catalog import Catalog
 from jand.lifecycle.manager import Manager, ManagerSettings
 from jand.lifecycle.notes import Notes
@@ -75,7 +77,8 @@ async def run(loaded: Loaded) -> int:
 
 
 async def _serve(settings: Settings, root: Janroot, directory: Path, notifier: Notifier) -> None:
-    manager = _build_manager(settings, root, directory)
+    budget = settings.memory_budget or (await asyncio.to_thread(hardware.measure)).memory_budget
+    manager = _build_manager(settings, root, directory, budget)
     signals = _Signals()
     app = create_app(manager, ApiSettings.of(settings), version_facts=_version_facts())
     inherited = inherited_sockets(os.environ, pid=os.getpid())
@@ -175,7 +178,7 @@ def _worker_directory() -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _build_manager(settings: Settings, root: Janroot, directory: Path) -> Manager:
+def _build_manager(settings: Settings, root: Janroot, directory: Path, budget: int) -> Manager:
     notes = Notes(root.own / "state.json")
     workers = LocalWorkers(directory, notes, start_timeout_s=settings.start_timeout)
     credentials = Credentials(root.secrets, os.environ, settings.secrets)
@@ -187,12 +190,15 @@ def _build_manager(settings: Settings, root: Janroot, directory: Path) -> Manage
             start_on_request=settings.start_on_request,
             stop_timeout_s=settings.stop_timeout,
             adopt=settings.adopt,
+            keep_alive_s=settings.keep_alive,
+            restore=settings.restore,
             library=LibrarySettings(settle_s=settings.settle, rescan_s=settings.rescan),
         ),
         headers=HeaderCache(root.own / "headers"),
         notes=notes,
         launch=by_engine(workers.launch, remotes.launch),
         downloader=Downloader(_download_settings(settings)),
+        admission=Admission(budget, notes),
         catalog=Catalog([root.catalog, shipped_example() / "catalog"]),
     )
 

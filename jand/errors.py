@@ -300,6 +300,18 @@ class StartError(JandError):
     code = "start-failed"
 
 
+class NoRoomError(StartError):
+    """The memory that a model needs cannot be had; *facts* hold `needed`, `free`, `budget` (bytes) and `held_by`."""
+
+    code = "no-room"
+
+
+class CrashLoopError(StartError):
+    """It died or failed to start again and again, and waits for a person's start."""
+
+    code = "crash-loop"
+
+
 class WorkerDiedError(JandError):
     """The worker ended while it was needed; the message names the signal or status."""
 

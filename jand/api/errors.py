@@ -77,6 +77,8 @@ STATUS: Final[dict[str, int]] = {
     # What goes wrong behind the API.
     "start-failed": 500,
     "engine-failed": 500,
+    "crash-loop": 503,
+    "no-room": 503,
     "worker-died": 502,
     "upstream-failed": 502,
     # What passes.

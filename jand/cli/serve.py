@@ -54,6 +54,11 @@ def serve(
         bool | None,
         typer.Option("--start-on-request/--no-start-on-request", help="Start a model when it is asked for."),
     ] = None,
+    keep_alive: Annotated[
+        str | None, _flag("--keep-alive", "SECONDS", "How long a model stays without requests.")
+    ] = None,
+    restore: Annotated[bool | None, typer.Option("--restore/--no-restore", help="Start what ran before.")] = None,
+    memory_budget: Annotated[str | None, _flag("--memory-budget", "BYTES", "Memory for all running models.")] = None,
     start_timeout: Annotated[str | None, _flag("--start-timeout", "SECONDS", "How long a load may take.")] = None,
     stop_timeout: Annotated[
         str | None, _flag("--stop-timeout", "SECONDS", "How long answers may go on after a stop.")

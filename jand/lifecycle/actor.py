@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from jand.errors import (
+    CrashLoopError,
     JandError,
-    ModelDownloadingError,
-    ModelNotRunningError,
-    ModelRemovedError,
-    NotPossibleError,
+    NoRoomError,
     WorkerDiedError,
 )
-from jand.lifecycle import portrait
+from jand.lifecycle import portrait, refusals
+from jand.lifecycle.idle import IdleTimer
+from jand.lifecycle.policy import Crashes
 from jand.model.problem import ErrorNote
 from jand.model.state import Happening, State, find_next
 
@@ -28,34 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jand.library.findings import Found
-    from jand.lifecycle.running import Launch, Running
+    from jand.lifecycle.running import Running
+    from jand.lifecycle.surroundings import Surroundings
     from jand.model.record import Progress, Record
     from jand.model.spec import Spec
-    from jand.tasks import TaskSet
 
 log = structlog.get_logger(__name__)
-
-RETRY_AFTER_S = 5.0
-"""What a client that asks for a model still downloading is told to wait."""
-
-
-class Surroundings(Protocol):
-    """What an actor needs of the daemon around it."""
-
-    @property
-    def tasks(self) -> TaskSet: ...
-
-    @property
-    def start_on_request(self) -> bool: ...
-
-    @property
-    def stop_timeout_s(self) -> float: ...
-
-    @property
-    def launch(self) -> Launch: ...
-
-    def changed(self, actor: Actor) -> None:
-        """Take note that the actor's record may differ from the last one."""
 
 
 class Actor:
@@ -71,12 +49,17 @@ class Actor:
         self.paused = False
         self.offline = False
         self.in_flight = 0
+        self.used_at = 0.0
+        self.ready_at: float | None = None
         self._around = around
         self._state = State.DOWNLOADING
         self._running: Running | None = None
         self._spec_in_force: Spec | None = None
         self._starting: asyncio.Task[None] | None = None
         self._loaded: float | None = None
+        self._idle = IdleTimer(self._idle_too_long)
+        self._yielding = False
+        self.crashes = Crashes()
         self._last_failure: JandError | None = None
         self._removed = False
         self._wake: set[asyncio.Future[None]] = set()
@@ -106,6 +89,15 @@ class Actor:
     def loaded(self) -> float | None:
         """How much of the load is done, from 0 to 1, while it starts."""
         return self._loaded
+
+    @property
+    def busy(self) -> bool:
+        """Whether it may not be stopped now to make room."""
+        return self.in_flight > 0 or self._state is not State.RUNNING
+
+    @property
+    def pinned(self) -> bool:
+        return bool(self.found.spec.metadata.pinned)
 
     def record(self) -> Record:
         return portrait.paint(self)
@@ -165,8 +157,8 @@ class Actor:
         """
         spec = self.found.spec.with_init(overrides) if overrides else None
         if spec is not None and self._running is not None and self._running.init_changed(spec):
-            message = f'cannot start "{self.id}" with these parameters: it runs with others'
-            raise NotPossibleError(message, hint="stop it first")
+            raise refusals.runs_with_others(self.id)
+        self.crashes.forget()
         await self._reach_running(spec, by_request=False)
 
     def check_start(self, overrides: Mapping[str, Any] | None = None) -> None:
@@ -174,16 +166,39 @@ class Actor:
         if overrides:
             self.found.spec.with_init(overrides)
         if self._state is State.DOWNLOADING:
-            raise self._downloading()
+            raise refusals.downloading(self.id, self.error)
 
-    async def acquire(self) -> Running:
-        """Return what serves the model, starting it where that is allowed, and count one request in flight until `release`."""
+    async def acquire(self, *, keep_alive_s: float | None = None) -> Running:
+        """Return what serves the model, starting it where that is allowed, and count one request in flight until `release`.
+
+        *keep_alive_s* overrides, until the next request, how long it stays when idle: 0 not at all, negative for ever.
+        """
         running = await self._reach_running(None, by_request=True)
         self.in_flight += 1
+        self._idle.by_request = keep_alive_s
+        self._idle.disarm()
         return running
 
     def release(self) -> None:
         self.in_flight -= 1
+        self.used_at = time.monotonic()
+        if self.in_flight == 0 and self._running is not None:
+            self._around.admission.learn(self.found, self.spec_in_force, self._running.memory())
+            self._arm()
+            self._around.admission.changed()
+
+    def yield_turn(self) -> None:
+        self._yielding = True
+
+    def keep_turn(self) -> None:
+        if self._yielding:
+            self._yielding = False
+            self._notify()
+
+    async def stop_if_idle(self) -> None:
+        """Stop it unless a request came in the meantime."""
+        if not self.busy:
+            await self.stop(grace_s=0.0)
 
     async def stop(self, *, force: bool = False, grace_s: float | None = None) -> None:
         """Return when the process is gone and reaped. Idempotent; a forced stop overtakes a patient one under way.
@@ -220,36 +235,25 @@ class Actor:
         started_here = False
         while True:
             if self._removed:
-                raise ModelRemovedError(f'cannot use "{self.id}": its JSON was removed', hint="see `jand list`")
-            if self._state is State.RUNNING and self._running is not None:
+                raise refusals.removed(self.id)
+            if self._state is State.RUNNING and self._running is not None and not (by_request and self._yielding):
                 return self._running
             if self._state is State.DOWNLOADING:
-                raise self._downloading()
+                raise refusals.downloading(self.id, self.error)
             if self._state is State.DOWNLOADED:
                 if started_here:
-                    raise self._start_failure()
+                    raise self._last_failure or refusals.stopped_midway(self.id)
                 if by_request and not self._around.start_on_request:
-                    message = f'cannot use "{self.id}": it is not running'
-                    raise ModelNotRunningError(message, hint=f"start it: jand start {self.id}")
+                    raise refusals.not_running(self.id)
+                if by_request and self.crashes.is_loop(time.monotonic()):
+                    raise refusals.crash_loop(self.id, self.error)
                 self._begin_start(spec)
             started_here = started_here or self._state is State.STARTING
             await self._next_change()
 
-    def _downloading(self) -> JandError:
-        reason = f": {self.error.message}" if self.error else ""
-        return ModelDownloadingError(
-            f'cannot start "{self.id}": a binary is missing or incomplete{reason}',
-            hint=self.error.hint if self.error else "",
-            retry_after_s=RETRY_AFTER_S,
-        )
-
-    def _start_failure(self) -> JandError:
-        return self._last_failure or WorkerDiedError(f'cannot start "{self.id}": it was stopped while it started')
-
     def _begin_start(self, spec: Spec | None) -> None:
         if self.offline:
-            message = f'cannot start "{self.id}": its folder is not there now'
-            raise NotPossibleError(message, hint="mount the disk again")
+            raise refusals.offline(self.id)
         self.error = None
         self._last_failure = None
         self._loaded = 0.0
@@ -261,6 +265,9 @@ class Actor:
     async def _bring_up(self, spec: Spec) -> None:
         began = time.monotonic()
         try:
+            if not spec.is_remote:
+                await self._around.admission.reserve(self, self._around.admission.need_of(self.found, spec))
+            await asyncio.sleep(self.crashes.wait_s(time.monotonic()))
             running = await self._around.launch(self.id, self.found, spec, self._loading)
         except asyncio.CancelledError:
             self._settle_stopped(None)
@@ -287,7 +294,10 @@ class Actor:
             # A stop came while the last message of the start was on its way.
             self._around.tasks.spawn(self._end(force=True, grace_s=0.0), name=f"stop {self.id}")
             return
+        self._yielding = False
+        self.ready_at = self.used_at = time.monotonic()
         self._move(Happening.READY)
+        self._arm()
         self._around.tasks.spawn(self._watch(running), name=f"watch {self.id}")
         log.info("model started", model=self.id, pid=running.pid, seconds=round(seconds, 2))
         self._around.changed(self)
@@ -296,6 +306,9 @@ class Actor:
         self._last_failure = error
         log.warning("model not started", model=self.id, reason=error.message, facts=error.facts)
         note = ErrorNote(error.code, error.message, error.hint, at=time.time())
+        self._around.admission.release(self)
+        if not isinstance(error, NoRoomError):
+            self.crashes.note(time.monotonic())
         if self._state is State.STOPPING:
             self._settle_stopped(None)
             return
@@ -313,10 +326,15 @@ class Actor:
             return
         message = f'cannot go on with "{self.id}": {exit_note}'
         log.error("worker died", model=self.id, reason=exit_note)
+        self.crashes.note(time.monotonic())
         self._forget_running()
         self._move(Happening.DIED)
+        loop = self.crashes.is_loop(time.monotonic())
         self.error = ErrorNote(
-            WorkerDiedError.code, message, "start it again; `jand show` has its last words", at=time.time()
+            CrashLoopError.code if loop else WorkerDiedError.code,
+            message,
+            "start it again; `jand show` has its last words",
+            at=time.time(),
         )
         self.look_at_disk()
         await running.close()
@@ -341,7 +359,20 @@ class Actor:
             log.info("model stopped", model=self.id)
         self.look_at_disk()
 
+    def _arm(self) -> None:
+        self._idle.arm(self.found.spec.metadata.keep_alive, self._around.keep_alive_s)
+
+    def _idle_too_long(self) -> None:
+        if self._state is State.RUNNING and not self.busy:
+            log.info("idle model stopped", model=self.id)
+            self._around.tasks.spawn(self.stop_if_idle(), name=f"stop idle {self.id}")
+
     def _forget_running(self) -> None:
+        self._idle.disarm()
+        self._idle.by_request = None
+        self._around.admission.release(self)
+        self._yielding = False
+        self.ready_at = None
         self._running = None
         self._spec_in_force = None
 

@@ -22,6 +22,7 @@ from jand.lifecycle.events import EventLog, ProblemRecord
 from jand.lifecycle.fetching import Fetching
 from jand.lifecycle.problems import ProblemBook
 from jand.lifecycle.registry import Key, Registry
+from jand.lifecycle.resumption import Resumption
 from jand.model.record import PublicState, Record
 from jand.tasks import TaskSet
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from jand.library.headers import HeaderCache
     from jand.library.status import WatchStatus
     from jand.lifecycle.actor import Actor
+    from jand.lifecycle.admission import Admission
     from jand.lifecycle.catalog import Catalog
     from jand.lifecycle.notes import Notes
     from jand.lifecycle.running import Launch, Upstream
@@ -50,6 +52,8 @@ class ManagerSettings:
     start_on_request: bool = True
     stop_timeout_s: float = 300.0
     adopt: bool = True
+    keep_alive_s: float = 300.0
+    restore: bool = True
     library: LibrarySettings = dataclasses.field(default_factory=LibrarySettings)
 
 
@@ -66,10 +70,13 @@ class Manager:
         launch: Launch,
         downloader: Downloader,
         catalog: Catalog,
+        admission: Admission,
     ) -> None:
         self.tasks = TaskSet()
         self.start_on_request = settings.start_on_request
         self.stop_timeout_s = settings.stop_timeout_s
+        self.keep_alive_s = settings.keep_alive_s
+        self.admission = admission
         self.launch = launch
         self.ready = asyncio.Event()
         self.events = EventLog(picture=self._picture, first_id=int(time.time() * 1000))
@@ -88,6 +95,7 @@ class Manager:
         self._headers = headers
         self._notes = notes
         self._adoption = Adoption(self._library, self.tasks, notes) if settings.adopt else None
+        self._resumption = Resumption(notes, restore=settings.restore)
         self._downloader = downloader
         self._fetching = Fetching(downloader, self._library, notes, self.tasks, self._place_of)
 
@@ -105,6 +113,7 @@ class Manager:
         self._flush()
         self.ready.set()
         log.info("first scan done", models=len(self._registry), problems=len(self._problems.all()))
+        self.tasks.spawn(self._resumption.start(self._registry), name="start with the daemon")
         await asyncio.to_thread(self._headers.save)
 
     async def close(self, *, grace_s: float, force: bool = False) -> None:
@@ -166,6 +175,8 @@ class Manager:
         self._records[actor] = after
         if (after.state, after.transition) != (before.state, before.transition):
             kind = "model.state"
+            if not self._closing:
+                self._resumption.note(after)
         elif dataclasses.replace(after, progress=None) == dataclasses.replace(before, progress=None):
             kind = "model.progress"
         else:
@@ -307,11 +318,14 @@ class Manager:
         return dataclasses.asdict(result)
 
     @contextlib.asynccontextmanager
-    async def use(self, model_id: str) -> AsyncIterator[Upstream]:
-        """Give what serves *model_id* for one request, starting it where needed; it is not stopped while the request lasts."""
+    async def use(self, model_id: str, *, keep_alive_s: float | None = None) -> AsyncIterator[Upstream]:
+        """Give what serves *model_id* for one request, starting it where needed; it is not stopped while the request lasts.
+
+        *keep_alive_s*: see `Actor.acquire`.
+        """
         self._refuse_when_closing()
         actor = self._registry.get(model_id)
-        running = await actor.acquire()
+        running = await actor.acquire(keep_alive_s=keep_alive_s)
         try:
             yield running.upstream
         finally:
@@ -325,6 +339,7 @@ class Manager:
             "models": {state.value: states.count(state) for state in PublicState},
             "problems": len(self._problems.all()),
             "watch": {label: str(mode) for label, mode in status.modes.items()},
+            "memory": {"budget": self.admission.budget, "reserved": self.admission.reserved},
             "in_flight": sum(actor.in_flight for actor in self._registry),
         }
 

@@ -9,13 +9,14 @@ import difflib
 from typing import TYPE_CHECKING, Protocol
 
 from jand.errors import ModelNotFoundError
-from jand.lifecycle.actor import Actor, Surroundings
+from jand.lifecycle.actor import Actor
 from jand.model import identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from jand.library.findings import EntryScan, Found
+    from jand.lifecycle.surroundings import Surroundings
     from jand.model.problem import Problem
 
 Key = tuple[str, str]

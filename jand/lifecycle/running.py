@@ -85,6 +85,9 @@ class Running(Protocol):
     def details(self) -> dict[str, Any]:
         """Facts for the model object: pid, memory in bytes, slots, loaded_in and since in seconds."""
 
+    def memory(self) -> int:
+        """Return the bytes of this machine's memory that it takes now."""
+
     async def wait(self) -> str:
         """Return, when it has ended by itself or otherwise, how."""
 

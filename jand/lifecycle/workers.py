@@ -103,6 +103,9 @@ class LocalRunning:
             "since": round(self._since, 3),
         }
 
+    def memory(self) -> int:
+        return self._worker.memory()
+
     async def wait(self) -> str:
         return (await self._worker.wait()).message
 

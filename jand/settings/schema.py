@@ -192,6 +192,21 @@ class Settings(BaseModel):
         (), "a list of paths", "more directories that are watched like `models/` and never written to"
     )
     start_on_request: bool = _setting(True, "true or false", "the first request for a downloaded model starts it")
+    keep_alive: float = _setting(
+        300.0,
+        "a number of seconds; 0 at once, negative never",
+        "how long a running model may be without requests before it is stopped; its JSON's `metadata.keep_alive` comes first",
+        unit="s",
+        allow_inf_nan=False,
+    )
+    restore: bool = _setting(True, "true or false", "start with the daemon what ran when it ended")
+    memory_budget: int | None = _setting(
+        None,
+        "a number of bytes",
+        "memory that all running models may take together; empty for what this machine can give",
+        unit="bytes",
+        gt=0,
+    )
     start_timeout: Seconds = _setting(
         600.0,
         "a number of seconds from 1 to 86400",

@@ -24,6 +24,7 @@ class FakeEngine:
         self.running: list[FakeRunning] = []
         self.cancelled = 0
         self.hold_stop = False
+        self.memory = 0
         self._immediately = immediately
         self._gates: list[asyncio.Future[None]] = []
 
@@ -75,6 +76,9 @@ class FakeRunning:
 
     def details(self) -> dict[str, Any]:
         return {"pid": self.pid}
+
+    def memory(self) -> int:
+        return self._engine.memory
 
     def die(self, how: str = "the worker was killed by SIGKILL") -> None:
         if not self._ended.done():

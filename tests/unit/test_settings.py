@@ -343,7 +343,8 @@ def test_every_setting_says_what_it_does_what_it_takes_and_seconds_say_so() -> N
     for known in known_settings():
         assert known.description, known.key
         assert known.expected, known.key
-        assert known.unit == ("s" if "seconds" in known.expected else ""), known.key
+        units = {"number of seconds": "s", "number of bytes": "bytes"}
+        assert known.unit == next((unit for words, unit in units.items() if words in known.expected), ""), known.key
 
 
 def _written_default(value: object) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,8 @@ from jand.errors import (
     WorkerDiedError,
 )
 from jand.lifecycle.actor import Actor
+from jand.lifecycle.admission import Admission
+from jand.lifecycle.notes import Notes
 from jand.model.record import PublicState, Transition
 from jand.tasks import TaskSet
 from tests.fakes.engine import FakeEngine
@@ -30,6 +33,8 @@ class Around:
         self.tasks = TaskSet()
         self.start_on_request = start_on_request
         self.stop_timeout_s = 30.0
+        self.keep_alive_s = -1.0
+        self.admission = Admission(10**12, Notes(Path("/nowhere/state.json")))
         self.launch = engine.launch
         self.seen: list[tuple[PublicState, Transition | None]] = []
 

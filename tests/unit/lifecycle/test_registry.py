@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from jand.errors import ModelNotFoundError
 from jand.library.findings import EntryScan, Found, Tree
+from jand.lifecycle.admission import Admission
+from jand.lifecycle.notes import Notes
 from jand.lifecycle.registry import Registry
 from jand.tasks import TaskSet
 from tests.fakes.engine import FakeEngine
@@ -16,7 +19,6 @@ from tests.fakes.records import make_found
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from jand.lifecycle.actor import Actor
     from jand.model.problem import Problem
@@ -29,6 +31,8 @@ class House:
         self.tasks = TaskSet()
         self.start_on_request = True
         self.stop_timeout_s = 1.0
+        self.keep_alive_s = -1.0
+        self.admission = Admission(10**12, Notes(Path("/nowhere/state.json")))
         self.launch = FakeEngine().launch
         self.told: list[str] = []
         self.id_problems: list[Problem] = []

@@ -1,0 +1,200 @@
+"""Memory for what is to run: each start reserves what it will need, and idle models are stopped to make room.
+
+Starts that compete stand in one line, first come first served, so that a small model cannot for ever overtake a large one. What a model needs is estimated from its files and header, and
+corrected by what its last run really took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from jand.download.recommend import Use, beside_weights, gb
+from jand.errors import NoRoomError
+from jand.library.findings import Role
+from jand.lifecycle import policy, portrait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jand.library.findings import Found
+    from jand.lifecycle.notes import Notes
+    from jand.model.spec import Spec
+
+log = structlog.get_logger(__name__)
+
+TURN_S: Final = 10.0
+"""How long a model may go on taking requests from when it became ready, while another waits for its memory."""
+
+LINGER: Final = 0.05
+"""The part of a turn for which a model that was just used still counts as in use, so that it is not stopped between two requests of one client."""
+
+LEARNED: Final = "memory"
+"""The section of the notes with what models really took, in bytes."""
+
+
+class Holder(Protocol):
+    """What admission asks of a model that holds memory; satisfied by `actor.Actor`."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def busy(self) -> bool: ...
+
+    @property
+    def pinned(self) -> bool: ...
+
+    @property
+    def used_at(self) -> float: ...
+
+    @property
+    def ready_at(self) -> float | None: ...
+
+    def yield_turn(self) -> None:
+        """Take no more requests; those that come wait until it has stopped and can start again."""
+
+    def keep_turn(self) -> None:
+        """Take requests again, where it still runs: nobody waits for its memory any more."""
+
+    async def stop_if_idle(self) -> None: ...
+
+
+class Admission:
+    """The memory of all local models. *budget* in bytes; *turn_s* see `TURN_S`."""
+
+    def __init__(self, budget: int, notes: Notes, *, turn_s: float = TURN_S) -> None:
+        self.budget = budget
+        self._notes = notes
+        self._turn_s = turn_s
+        self._reserved: dict[Holder, int] = {}
+        self._line = asyncio.Lock()
+        self._waiting: set[asyncio.Future[None]] = set()
+        self.evictions = 0
+
+    @property
+    def reserved(self) -> int:
+        """The bytes that are promised now; never more than the budget."""
+        return sum(self._reserved.values())
+
+    def need_of(self, found: Found, spec: Spec) -> int:
+        """Return the bytes that *found* will take with the parameters of *spec*: what it took last time, else an estimate."""
+        learned = self._notes.find(LEARNED, _key(found, spec))
+        return learned if isinstance(learned, int) and learned > 0 else estimate(found, spec)
+
+    def learn(self, found: Found, spec: Spec, taken: int) -> None:
+        if taken > 0:
+            self._notes.note(LEARNED, _key(found, spec), taken)
+
+    async def reserve(self, holder: Holder, need: int) -> None:
+        """Return when *need* bytes are kept for *holder*, until `release`. Cancel-safe.
+
+        Raises NoRoomError where they cannot be had whatever is stopped.
+        """
+        async with self._line:
+            try:
+                await self._make_room(holder, need)
+            finally:
+                for other in self._reserved:
+                    other.keep_turn()
+            self._reserved[holder] = need
+
+    def release(self, holder: Holder) -> None:
+        """Give back what was kept for *holder*, whose process is gone. Idempotent."""
+        self._reserved.pop(holder, None)
+        self.changed()
+
+    def changed(self) -> None:
+        """Wake whoever waits for room: a request ended, or a model stopped."""
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def _make_room(self, holder: Holder, need: int) -> None:
+        while True:
+            decision = policy.make_room(need, self.budget, self._residents())
+            match decision:
+                case policy.Room(victims=()):
+                    return
+                case policy.Room(victims=victims):
+                    await self._evict(victims, holder)
+                case policy.Wait(holders=holders):
+                    await self._wait_for(holders)
+                case policy.Refusal():
+                    raise self._refusal(holder, need, decision)
+
+    def _residents(self) -> list[policy.Resident]:
+        now = time.monotonic()
+        return [
+            policy.Resident(
+                holder.id,
+                need,
+                holder.used_at,
+                busy=holder.busy or now < self._in_use_until(holder),
+                pinned=holder.pinned,
+            )
+            for holder, need in self._reserved.items()
+        ]
+
+    def _turn_over_at(self, holder: Holder) -> float:
+        return (holder.ready_at if holder.ready_at is not None else time.monotonic()) + self._turn_s
+
+    def _in_use_until(self, holder: Holder) -> float:
+        """Until when *holder*, idle as it may be, counts as in use: never beyond its turn."""
+        return min(holder.used_at + LINGER * self._turn_s, self._turn_over_at(holder))
+
+    def _named(self, names: Iterable[str]) -> list[Holder]:
+        wanted = set(names)
+        return [holder for holder in self._reserved if holder.id in wanted]
+
+    async def _evict(self, names: Iterable[str], for_whom: Holder) -> None:
+        victims = self._named(names)
+        log.info("making room", model=for_whom.id, victims=[victim.id for victim in victims])
+        self.evictions += len(victims)
+        await asyncio.gather(*(victim.stop_if_idle() for victim in victims))
+
+    async def _wait_for(self, names: Iterable[str]) -> None:
+        """Wait until something changes, at most until the next holder is out of use or its turn is over; those whose turn is over take no more requests."""
+        now = time.monotonic()
+        left = []
+        for holder in self._named(names):
+            if self._turn_over_at(holder) <= now:
+                holder.yield_turn()
+            elif holder.busy:
+                left.append(self._turn_over_at(holder) - now)
+            else:
+                left.append(self._in_use_until(holder) - now)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            await asyncio.wait([future], timeout=max(0.001, min(left)) if left else None)
+        finally:
+            self._waiting.discard(future)
+
+    def _refusal(self, holder: Holder, need: int, refusal: policy.Refusal) -> NoRoomError:
+        held = f", {' and '.join(refusal.holders)} may not be stopped" if refusal.holders else ""
+        return NoRoomError(
+            f'cannot start "{holder.id}": it needs {gb(need)}, and of {gb(self.budget)} only {gb(refusal.free)} can be had{held}',
+            hint="choose a smaller ctx_len or quantisation, stop what is pinned, or raise memory_budget",
+            needed=need,
+            free=refusal.free,
+            budget=self.budget,
+            held_by=list(refusal.holders),
+        )
+
+
+def estimate(found: Found, spec: Spec) -> int:
+    """Return what *found* should take, in bytes: weights, KV cache for all conversations, buffers, projector."""
+    weights = sum(binary.size for binary in found.binaries if binary.role is Role.WEIGHTS)
+    projector = sum(binary.size for binary in found.binaries if binary.role is Role.PROJECTOR)
+    init = spec.parameters.init
+    use = Use(ctx_len=init.ctx_len, n_parallel=init.n_parallel or 1)
+    return weights + beside_weights(portrait.weights_header(found.binaries), use, projector)
+
+
+def _key(found: Found, spec: Spec) -> str:
+    init = spec.parameters.init
+    return f"{found.path} {init.ctx_len} {init.n_parallel} {sum(binary.size for binary in found.binaries)}"

@@ -1,0 +1,69 @@
+"""What an actor says when it cannot do what it is asked, each as the error to raise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from jand.errors import (
+    CrashLoopError,
+    ModelDownloadingError,
+    ModelNotRunningError,
+    ModelRemovedError,
+    NotPossibleError,
+    RootOfflineError,
+    WorkerDiedError,
+)
+
+if TYPE_CHECKING:
+    from jand.errors import JandError
+    from jand.model.problem import ErrorNote
+
+RETRY_AFTER_S: Final = 5.0
+"""What a client that asks for a model still downloading is told to wait."""
+
+
+def removed(model_id: str) -> JandError:
+    return ModelRemovedError(f'cannot use "{model_id}": its JSON was removed', hint="see `jand list`")
+
+
+def downloading(model_id: str, error: ErrorNote | None) -> JandError:
+    return ModelDownloadingError(
+        f'cannot start "{model_id}": a binary is missing or incomplete{_because(error)}',
+        hint=error.hint if error else "",
+        retry_after_s=RETRY_AFTER_S,
+    )
+
+
+def not_running(model_id: str) -> JandError:
+    return ModelNotRunningError(
+        f'cannot use "{model_id}": it is not running', hint=f"start it: jand start {model_id}", param="model"
+    )
+
+
+def crash_loop(model_id: str, error: ErrorNote | None) -> JandError:
+    return CrashLoopError(
+        f'cannot start "{model_id}": it failed again and again{_because(error)}',
+        hint=f"mend it, then: jand start {model_id}",
+    )
+
+
+def runs_with_others(model_id: str) -> JandError:
+    return NotPossibleError(
+        f'cannot start "{model_id}" with these parameters: it runs with others', hint="stop it first"
+    )
+
+
+def offline(model_id: str) -> JandError:
+    return RootOfflineError(
+        f'cannot start "{model_id}": its folder is not there now',
+        hint="mount the disk again",
+        retry_after_s=RETRY_AFTER_S,
+    )
+
+
+def stopped_midway(model_id: str) -> JandError:
+    return WorkerDiedError(f'cannot start "{model_id}": it was stopped while it started')
+
+
+def _because(error: ErrorNote | None) -> str:
+    return f": {error.message}" if error else ""

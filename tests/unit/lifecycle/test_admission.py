@@ -1,0 +1,180 @@
+"""Memory changes hands: idle models make room, busy ones are waited for, nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jand.errors import CrashLoopError, NoRoomError, StartError
+from jand.lifecycle.actor import Actor
+from jand.lifecycle.admission import LINGER, Admission, estimate
+from jand.lifecycle.notes import Notes
+from jand.model.record import PublicState
+from jand.tasks import TaskSet
+from tests.fakes.engine import FakeEngine
+from tests.fakes.records import make_found
+from tests.fakes.waiting import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NEED = estimate(make_found(), make_found().spec)
+"""What each of the tests' models is thought to take."""
+
+
+class Around:
+    """Surroundings with memory for *models* models at once."""
+
+    def __init__(self, tmp_path: Path, engine: FakeEngine, *, models: float, turn_s: float = 0.0) -> None:
+        self.tasks = TaskSet()
+        self.start_on_request = True
+        self.stop_timeout_s = 30.0
+        self.keep_alive_s = -1.0
+        self.admission = Admission(int(NEED * models), Notes(tmp_path / "state.json"), turn_s=turn_s)
+        self.launch = engine.launch
+
+    def changed(self, actor: Actor) -> None: ...
+
+    def make(self, name: str, **fields: Any) -> Actor:
+        return Actor(name, make_found(f"models/{name}/{name}.json", **fields), (), self)
+
+
+async def test_an_idle_model_makes_room(tmp_path: Path) -> None:
+    around = Around(tmp_path, FakeEngine(immediately=True), models=1)
+    first, second = around.make("a"), around.make("b")
+    await first.start()
+    await second.start()
+
+    assert first.record().state is PublicState.DOWNLOADED
+    assert second.record().state is PublicState.RUNNING
+    assert around.admission.reserved == NEED
+
+
+async def test_a_busy_model_is_waited_for_and_never_cut(tmp_path: Path) -> None:
+    engine = FakeEngine(immediately=True)
+    around = Around(tmp_path, engine, models=1)
+    first, second = around.make("a"), around.make("b")
+    await first.acquire()
+    waiting = asyncio.create_task(second.acquire())
+    # The holder's turn is over: a further request for it stands in line behind the one that waits.
+    for _ in range(20):
+        await asyncio.sleep(0)
+    behind = asyncio.create_task(first.acquire())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert engine.running[0].stops == []
+    first.release()
+    await waiting
+    assert not behind.done()
+    second.release()
+    await behind
+
+    assert [name for name, _ in engine.launched] == ["a", "b", "a"]
+
+
+async def test_a_pinned_model_is_never_stopped(tmp_path: Path) -> None:
+    around = Around(tmp_path, FakeEngine(immediately=True), models=1)
+    first, second = around.make("a", metadata={"pinned": True}), around.make("b")
+    await first.start()
+    with pytest.raises(NoRoomError) as caught:
+        await second.start()
+
+    assert "a may not be stopped" in caught.value.message
+    assert first.record().state is PublicState.RUNNING
+
+
+async def test_what_it_really_took_counts_next_time(tmp_path: Path) -> None:
+    engine = FakeEngine(immediately=True)
+    engine.memory = 5
+    around = Around(tmp_path, engine, models=1)
+    first, second = around.make("a"), around.make("b")
+    for actor in (first, second):
+        await actor.acquire()
+        actor.release()
+    await second.stop()
+    await first.start()
+    await second.start()
+
+    assert around.admission.reserved == 10
+    assert Notes(tmp_path / "state.json").find("memory", "models/a/a.json None None 100") == 5
+
+
+async def test_sixteen_clients_and_two_models_that_do_not_fit_together(tmp_path: Path, soak: bool) -> None:
+    """Every request is answered, none cut, and memory changes hands no oftener than turns allow."""
+    engine = FakeEngine(immediately=True)
+    turn_s = 0.2
+    around = Around(tmp_path, engine, models=1.5, turn_s=turn_s)
+    actors = [around.make("a"), around.make("b")]
+    random_numbers = random.Random(1)
+    answered = 0
+    over = False
+
+    async def client() -> None:
+        nonlocal answered, over
+        for _ in range(500 if soak else 40):
+            actor = random_numbers.choice(actors)
+            running = await actor.acquire()
+            await asyncio.sleep(random_numbers.random() * 0.01)
+            assert running.stops == [], "cut while it answered"  # type: ignore[attr-defined]
+            over = over or around.admission.reserved > around.admission.budget
+            actor.release()
+            answered += 1
+
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await asyncio.gather(*(client() for _ in range(16)))
+    switches = len(engine.launched)
+
+    assert answered == 16 * (500 if soak else 40)
+    assert not over
+    assert switches <= 2 + (loop.time() - began) / (LINGER * turn_s)
+
+
+async def test_idle_models_are_stopped_after_their_time(tmp_path: Path) -> None:
+    around = Around(tmp_path, FakeEngine(immediately=True), models=9)
+    around.keep_alive_s = 0.01
+    plain = around.make("plain")
+    own = around.make("own", metadata={"keep_alive": -1})
+    by_request = around.make("by-request", metadata={"keep_alive": -1})
+    for actor in (plain, own):
+        await actor.acquire()
+        actor.release()
+    await by_request.acquire(keep_alive_s=0)
+    by_request.release()
+    await until(lambda: plain.record().state is PublicState.DOWNLOADED)
+    await until(lambda: by_request.record().state is PublicState.DOWNLOADED)
+
+    assert own.record().state is PublicState.RUNNING
+
+
+async def test_a_request_keeps_it_from_being_stopped_when_its_time_is_over(tmp_path: Path) -> None:
+    around = Around(tmp_path, FakeEngine(immediately=True), models=9)
+    around.keep_alive_s = 0.01
+    actor = around.make("a")
+    await actor.acquire()
+    other = around.make("b")
+    await other.start()
+    await until(lambda: other.record().state is PublicState.DOWNLOADED)
+
+    assert actor.record().state is PublicState.RUNNING
+
+
+async def test_a_crash_loop_ends_the_tries_of_requests_until_somebody_starts_it(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    around = Around(tmp_path, engine, models=9)
+    actor = around.make("a")
+    actor.crashes.times = [asyncio.get_running_loop().time()] * 5
+    with pytest.raises(CrashLoopError):
+        await actor.acquire()
+    start = asyncio.create_task(actor.start())
+    await until(lambda: engine.launched)
+    engine.fail_start(StartError("cannot start"))
+    with pytest.raises(StartError):
+        await start
+    again = asyncio.create_task(actor.acquire())
+    await until(lambda: len(engine.launched) == 2)
+    engine.let_start()
+    await again
