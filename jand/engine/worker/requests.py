@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from jand.engine.worker.sampling import DEFAULT_BREAKERS, RANDOM_SEED, Sampling
+from jand.engine.worker.schema import schema_to_grammar
 from jand.errors import BadJsonError, BadRequestError
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ R = TypeVar("R", bound="SamplingRequest")
 MAX_STOPS: Final = 32
 MAX_CHOICES: Final = 32
 MAX_GRAMMAR_BYTES: Final = 1 << 18
+MAX_REPETITIONS: Final = 100_000
 
 _HARMLESS: Final = frozenset(
     {
@@ -215,6 +218,29 @@ class CompletionRequest(SamplingRequest):
             return [self.prompt]
         tokens = [item for item in self.prompt if isinstance(item, int)]
         return [tokens] if tokens else [item for item in self.prompt if not isinstance(item, int)]
+
+
+def grammar_of(request: SamplingRequest) -> str | None:
+    """Return the grammar that the answer must follow: a given one, or that of a JSON schema; None where it is free."""
+    wanted: list[str] = []
+    if request.grammar:
+        if sum(int(count) for count in re.findall(r"\{[0-9]*,?([0-9]{1,9})\}", request.grammar)) > MAX_REPETITIONS:
+            raise BadRequestError('cannot take "grammar": its repetitions are too many', param="grammar")
+        wanted.append(request.grammar)
+    if request.json_schema is not None:
+        wanted.append(schema_to_grammar(request.json_schema, param="json_schema"))
+    if (form := request.response_format) is not None and form.type != "text":
+        schema: object = form.schema_ if form.json_schema is None else form.json_schema.schema_
+        if form.type == "json_schema" and schema is None:
+            raise BadRequestError('cannot take "response_format": it has no schema', param="response_format")
+        wanted.append(schema_to_grammar({"type": "object"} if schema is None else schema))
+    if len(wanted) > 1:
+        raise BadRequestError(
+            "cannot follow two grammars at once",
+            hint="give one of grammar, json_schema and response_format",
+            param="grammar",
+        )
+    return wanted[0] if wanted else None
 
 
 def parse_body(data: bytes) -> dict[str, Any]:

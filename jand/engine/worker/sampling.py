@@ -113,9 +113,16 @@ class Sampler:
         token = self._apply(_candidates(logits))
         if grammar.allows(token):
             return token
-        candidates = _candidates(logits)
-        grammar.restrict(candidates)
-        return self._apply(candidates)
+        restricted = _candidates(logits)
+        grammar.restrict(restricted)
+        for _ in range(len(restricted)):
+            if not np.isfinite(restricted["logit"]).any():
+                break
+            token = self._apply(restricted.copy())  # the chain sorts and cuts what it is given
+            if grammar.keeps_characters_whole(token):
+                return token
+            restricted["logit"][token] = -np.inf
+        raise RuntimeError("the grammar leaves no token")
 
     def _apply(self, candidates: npt.NDArray[Any]) -> int:
         array = token_array(candidates)

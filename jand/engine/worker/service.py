@@ -88,13 +88,14 @@ class Service:
             lambda text: self.weights.tokenize(text, special=False, add_special=False),
             self.weights.facts.n_vocab,
         )
+        grammar = requests.grammar_of(request)
         return [
             Wanted(
                 prompt=prompt,
                 sampling=request.sampling(bias, choice),
                 max_tokens=request.limit,
                 stops=stops,
-                grammar=request.grammar,
+                grammar=grammar,
                 logprobs=logprobs,
                 cache_prompt=request.cache_prompt,
             )
