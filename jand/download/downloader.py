@@ -146,6 +146,11 @@ class Downloader:
     def is_paused(self, owner: str) -> bool:
         return owner in self._running and not self._running[owner].is_set()
 
+    @property
+    def under_way(self) -> tuple[Path, ...]:
+        """The files whose transfers have begun and not ended, also those that wait for a place or another attempt."""
+        return tuple(directory / name for directory, name in self._shared)
+
     async def sweep(self, directory: Path, owners: Collection[str], *, now: float | None = None) -> tuple[str, ...]:
         """Remove the partials in the model folder *directory* that none of *owners* has wanted for a day; return their names. To be called from time to time."""
         at = time.time() if now is None else now
