@@ -46,11 +46,16 @@ FOLLOW_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class LibrarySettings:
-    """Times in seconds: a folder has settled after *settle_s* of quiet, everything is looked at every *rescan_s*, and what gives no events every *poll_s*."""
+    """How long things take.
+
+    Times in seconds: a folder has settled after *settle_s* of quiet, everything is looked at every *rescan_s*, what gives no events every *poll_s*, and a scan
+    that takes longer than *slow_s* is a problem of its disk.
+    """
 
     settle_s: float = 2.0
     rescan_s: float = 60.0
     poll_s: float = 5.0
+    slow_s: float = 10.0
     vigilance: Vigilance = field(default_factory=Vigilance)
 
 
@@ -97,6 +102,7 @@ class Library:
             Examiner(scan_entry, list_entries, headers, self._mounts, self._picture),
             threads=self._threads,
             tasks=self._tasks,
+            slow_s=settings.slow_s,
             find_root=self._find_root,
             told=on_scan,
             looked=self._looked,

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-SLOW_S: Final = 10.0
 BATCH_TOUCHED: Final = 16
 BATCH_QUEUED: Final = 64
 BREATH: Final = 8
@@ -51,6 +50,7 @@ class Scanner:
         *,
         threads: Threads,
         tasks: TaskSet,
+        slow_s: float,
         find_root: Callable[[str], tuple[Tree, Root] | None],
         told: Callable[[EntryScan], None],
         looked: Callable[[Key, bool], None],
@@ -63,6 +63,7 @@ class Scanner:
         self._examiner = examiner
         self._threads = threads
         self._tasks = tasks
+        self._slow_s = slow_s
         self._find_root = find_root
         self._told = told
         self._looked = looked
@@ -114,7 +115,7 @@ class Scanner:
 
     async def _carry_out(self, batch: Batch) -> None:
         future = self._threads.submit(functools.partial(self._examiner.work, batch))
-        done, _ = await asyncio.wait({future}, timeout=SLOW_S)
+        done, _ = await asyncio.wait({future}, timeout=self._slow_s)
         if done:
             future.result()
             await self._take_in(batch.looks)
@@ -172,7 +173,7 @@ class Scanner:
 
     def _note_slow(self, key: Key) -> None:
         shown = f"{key[0]}/{printable(key[1])}".rstrip("/")
-        message = f"cannot look at {shown}: its disk has not answered for {SLOW_S:.0f} s"
+        message = f"cannot look at {shown}: its disk has not answered for {self._slow_s:.0f} s"
         self.slow[key] = Problem(shown, "disk-not-answering", message, "mount it again, or take the link to it away")
         log.warning("scan hangs", entry=shown)
         self._changed()

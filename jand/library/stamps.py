@@ -28,7 +28,7 @@ DEEPEST: Final = 16
 class EntryStamp:
     """*value* is the same while nothing changes. *folders* are the inodes that a watch of this entry must hold.
 
-    *targets* are the real paths to which its links lead, *crossings* its folders that lie on another file system than what is above them; *shared* says that one of its files has another
+    *targets* are the real paths to which its links lead, *crossings* the first folder on each other file system; *shared* says that one of its files has another
     name somewhere, through which it may be written to without an event here.
     """
 
@@ -46,10 +46,12 @@ class EntryStamp:
 @dataclass(slots=True)
 class _Walk:
     device: int
+    root: tuple[int, int]
     facts: list[tuple[str, *tuple[int, ...]]] = field(default_factory=list)
     folders: list[int] = field(default_factory=list)
     targets: set[str] = field(default_factory=set)
     crossings: list[str] = field(default_factory=list)
+    devices: set[int] = field(default_factory=set)
     seen: set[tuple[int, int]] = field(default_factory=set)
     shared: bool = False
 
@@ -77,7 +79,7 @@ def read_stamps(root: str, entries: Iterable[str]) -> Iterator[EntryStamp | None
         yield from (None for _ in entries)
         return
     for entry in entries:
-        walk = _Walk(above.st_dev, seen={(above.st_dev, above.st_ino)})
+        walk = _Walk(above.st_dev, (above.st_dev, above.st_ino))
         try:
             if entry == LOOSE:
                 _note_items(walk, root, "", depth=DEEPEST, linked=False)
@@ -103,14 +105,16 @@ def _note_entry(walk: _Walk, path: str, name: str) -> None:
 def _note_folder(walk: _Walk, path: str, found: os.stat_result, name: str, *, depth: int, linked: bool) -> None:
     """Note one folder and all below it, once, by whatever names it is reached."""
     identity = (found.st_dev, found.st_ino)
-    if identity in walk.seen:
+    if identity in walk.seen or (depth > 0 and identity == walk.root):
         return
     walk.seen.add(identity)
     walk.facts.append((name, found.st_mode, found.st_dev, found.st_ino))
-    if found.st_dev != walk.device:
+    if found.st_dev == walk.device:
+        if not linked:
+            walk.folders.append(found.st_ino)
+    elif found.st_dev not in walk.devices:
+        walk.devices.add(found.st_dev)
         walk.crossings.append(path)
-    elif not linked:
-        walk.folders.append(found.st_ino)
     try:
         _note_items(walk, path, name, depth=depth, linked=linked)
     except OSError as error:

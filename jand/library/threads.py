@@ -52,10 +52,12 @@ class _Job:
 
 @dataclass(slots=True)
 class Threads:
-    """At most *count* threads, and as many more as calls hang; started when they are needed. Used from one event loop."""
+    """At most *count* threads, and one more for each call that has taken *stuck_s* seconds; started when they are needed. Used from one event loop."""
 
     count: int
     name: str
+    stuck_s: float = STUCK_S
+    close_s: float = CLOSE_S
     _jobs: queue.SimpleQueue[_Job | None] = field(default_factory=queue.SimpleQueue)
     _threads: list[threading.Thread] = field(default_factory=list)
     _under_way: set[_Job] = field(default_factory=set)
@@ -66,7 +68,7 @@ class Threads:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         job = _Job(call, loop, future, self._ended)
-        job.stuck = loop.call_later(STUCK_S, self._lend, job)
+        job.stuck = loop.call_later(self.stuck_s, self._lend, job)
         self._under_way.add(job)
         self._ensure_threads()
         self._jobs.put(job)
@@ -81,7 +83,7 @@ class Threads:
         for _ in self._threads:
             self._jobs.put(None)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + CLOSE_S
+        deadline = loop.time() + self.close_s
         while any(thread.is_alive() for thread in self._threads) and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 

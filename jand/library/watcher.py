@@ -30,7 +30,7 @@ from jand.library.hints import Alarm
 from jand.library.stamps import OWN_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from jand.library.hints import Hints, Mailbox
 
@@ -163,7 +163,7 @@ class _Ears(logging.Handler):
         self._watches: dict[threading.Thread, Watch] = {}
         self._previous_hook: Callable[[threading.ExceptHookArgs], Any] | None = None
 
-    def attend(self, watch: Watch, threads: list[threading.Thread]) -> None:
+    def attend(self, watch: Watch, threads: Sequence[threading.Thread]) -> None:
         with self._lock:
             if not self._watches:
                 for name in self.LOGGERS:
@@ -171,7 +171,7 @@ class _Ears(logging.Handler):
                 self._previous_hook, threading.excepthook = threading.excepthook, self._thread_died
             self._watches.update(dict.fromkeys(threads, watch))
 
-    def ignore(self, threads: list[threading.Thread]) -> None:
+    def ignore(self, threads: Sequence[threading.Thread]) -> None:
         with self._lock:
             for thread in threads:
                 self._watches.pop(thread, None)
@@ -212,7 +212,7 @@ class Watch:
         self.mailbox = mailbox
         self._factory = factory
         self._observer: ObserverLike | None = None
-        self._threads: list[threading.Thread] = []
+        self._threads: list[BaseThread] = []
         self._descriptors: frozenset[int] = frozenset()
         self._links: dict[str, tuple[object, frozenset[str]]] = {}
 
@@ -247,10 +247,18 @@ class Watch:
         """Stop watching; waits for the threads, which is short unless one of them hangs."""
         _ears.ignore(self._threads)
         observer, self._observer = self._observer, None
-        if observer is not None:
-            observer.stop()
-            observer.join(JOIN_S)
         self._links.clear()
+        if observer is None:
+            return
+        try:
+            observer.stop()
+        except Exception as error:
+            # Its tables contradict one another, as they do before its reader dies; what it did not come to is stopped one by one.
+            log.info("watchdog did not stop by itself", tree=self.root, error=repr(error))
+            for thread in self._threads:
+                with contextlib.suppress(Exception):
+                    thread.stop()
+        observer.join(JOIN_S)
 
     @property
     def alive(self) -> bool:
