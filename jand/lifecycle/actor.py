@@ -18,6 +18,7 @@ from jand.errors import (
     NoRoomError,
     WorkerDiedError,
 )
+from jand.library.findings import FILE_ERRORS
 from jand.lifecycle import portrait, refusals
 from jand.lifecycle.idle import IdleTimer
 from jand.lifecycle.policy import Crashes
@@ -115,14 +116,14 @@ class Actor:
     def look_at_disk(self) -> None:
         """Move between `downloading` and `downloaded` as the disk says."""
         if self._state in {State.DOWNLOADING, State.DOWNLOADED}:
-            whole = self.found.whole
-            self._move(Happening.WHOLE if whole else Happening.NOT_WHOLE, late=True)
-            if whole:
-                self.progress = None
-            if self._state is State.DOWNLOADING:
-                self.error = self.found.error or self.error
-            elif self.error is not None and self.error.code in portrait.DISK_ERRORS:
-                self.error = None
+            before = self._state
+            self._move(Happening.WHOLE if self.found.whole else Happening.NOT_WHOLE, late=True)
+            if self._state is State.DOWNLOADED and before is State.DOWNLOADING:
+                # Why it was not whole is over, whatever it was.
+                self.progress = self.error = None
+            elif self._state is State.DOWNLOADING:
+                stale = self.error is not None and self.error.code in FILE_ERRORS
+                self.error = self.found.error or (None if stale else self.error)
         self._around.changed(self)
 
     def note_error(self, error: ErrorNote | None) -> None:

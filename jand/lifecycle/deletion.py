@@ -7,13 +7,13 @@ fetch it again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jand.errors import NotPossibleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from jand.library.findings import Found
 
@@ -63,7 +63,7 @@ def plan(found: Found, others: Iterable[Found], tree: Path, *, keep_files: bool)
             kept.append(Kept(binary.name, f"{user} uses it too"))
         else:
             remove.append((binary.name, binary.path))
-    return Plan(found.directory / Path(found.path).name, tuple(remove), tuple(kept), tree)
+    return Plan(found.file, tuple(remove), tuple(kept), tree)
 
 
 def carry_out(model_id: str, planned: Plan) -> Deletion:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from jand.errors import NotPossibleError, ShuttingDownError
+from jand.library import adopt
 from jand.library.findings import LOOSE
 from jand.library.library import Library, LibrarySettings
 from jand.lifecycle import deletion, registering
@@ -133,6 +134,10 @@ class Manager:
 
     def _scanned(self, scan: EntryScan) -> None:
         key = (scan.tree.label, scan.entry)
+        if scan.bare and not scan.tree.writable:
+            # Nothing is written there, so a bare GGUF is the model that its JSON would make it.
+            unwritten = [adopt.as_found(bare) for bare in scan.bare]
+            scan = dataclasses.replace(scan, models=(*scan.models, *filter(None, unwritten)))
         self._registry.absorb(scan)
         self._problems.replace(key, scan.problems)
         if self._adoption is not None and scan.tree.writable:

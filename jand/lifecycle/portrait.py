@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 ROOT_OFFLINE: Final = "root-offline"
 
-DISK_ERRORS: Final = frozenset({"incomplete-binary", "bad-binary", "legacy-ggml", "ambiguous-binary", "missing-binary"})
-"""Errors that say how the files lie; they go when the files are whole."""
-
 
 def paint(actor: Actor) -> Record:
     found = actor.found

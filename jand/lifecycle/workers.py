@@ -46,11 +46,14 @@ class LocalWorkers:
         """Start a worker for *found* with the parameters of *spec*; StartError and WorkerDiedError as `process` raises them."""
         weights = [binary for binary in found.binaries if binary.role is Role.WEIGHTS]
         projector = next((binary for binary in found.binaries if binary.role is Role.PROJECTOR), None)
+        init = spec.parameters.init.given()
+        if adapters := [str(binary.path) for binary in found.binaries if binary.role is Role.ADAPTER]:
+            init["lora"] = adapters
         config = WorkerConfig(
             model_id=model_id,
             weights=tuple(str(binary.path) for binary in weights),
             projector=None if projector is None else str(projector.path),
-            init=spec.parameters.init.given(),
+            init=init,
             runtime=spec.parameters.runtime.given(),
             socket=str(self._directory / f"{secrets.token_hex(6)}.sock"),
         )
