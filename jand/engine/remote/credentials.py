@@ -138,14 +138,16 @@ def _read(path: Path, reference: str, *, private: bool) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise _unreadable(reference, (error.strerror or "it cannot be read").lower()) from None
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise _unreadable(reference, "it is no file")
         if private and (who := _who_else_reads(facts)):
             hint = f"chmod 600 it, and change the key if {who} could have seen it"
             raise _unreadable(reference, f"{who} can read it", hint=hint)
-        content = stream.read(MAX_KEY + 1)
+        content = os.read(descriptor, MAX_KEY + 1)
+    finally:
+        os.close(descriptor)
     key = content.decode("utf-8", "replace").strip()
     if not key or len(content) > MAX_KEY:
         raise _unreadable(reference, "it is empty" if not key else "it is too large for a key")
