@@ -60,7 +60,11 @@ class Fetching:
         if job is not None and (job.wish != _wish(actor.found) or not _lacks(actor.found)):
             self._end(actor)
             job = None
-        if job is None and _lacks(actor.found) and self._entry_of(actor)[0].writable:
+        if job is not None or not _lacks(actor.found):
+            return
+        if actor.found.linked or not self._entry_of(actor)[0].writable:
+            actor.note_error(_not_ours(actor))
+        else:
             self._jobs[actor] = _Job(
                 _wish(actor.found), self._tasks.start(self._attend(actor), name=f"fetch for {actor.id}")
             )
@@ -167,6 +171,15 @@ class _Job:
             await asyncio.wait_for(self.again.wait(), seconds)
         except TimeoutError:
             return
+
+
+def _not_ours(actor: Actor) -> ErrorNote:
+    return ErrorNote(
+        "read-only-folder",
+        f'cannot fetch what "{actor.id}" lacks: jand does not write to {actor.found.folder}',
+        "put the binary there yourself, or copy the JSON into the models folder",
+        at=time.time(),
+    )
 
 
 def _lacks(found: Found) -> bool:
