@@ -42,6 +42,8 @@ TERM_GRACE_S: Final = 1.0
 """Between SIGTERM and SIGKILL."""
 STALL_S: Final = 900.0
 """An engine that has finished no step for so long while requests run is taken for hung; a step on a slow machine takes seconds."""
+SILENT_BEATS: Final = 6
+"""A worker of which so many heartbeats in a row do not come is hung or stopped, and is killed."""
 LOG_LINES: Final = 200
 _LOG_LINE_CHARS: Final = 2000
 _LOG_END_S: Final = 0.5
@@ -72,6 +74,8 @@ class Worker:
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
         self._warming = False
         self._stopping = False
+        self._heard = False
+        self._hung = False
         self._ready: asyncio.Future[protocol.Ready | protocol.Failed] = asyncio.get_running_loop().create_future()
         self._exited: asyncio.Future[ExitNote] = asyncio.get_running_loop().create_future()
         self._tasks = TaskSet()
@@ -127,6 +131,7 @@ class Worker:
                 log=worker.last_lines(),
             )
         worker.details = outcome.details
+        worker._tasks.spawn(worker._mind_heartbeats(), name=f"heartbeats of {config.model_id}")
         return worker
 
     # -- what is asked of a running one -------------------------------------------------------------------------------
@@ -209,6 +214,8 @@ class Worker:
         self._ends.close()
         self.socket.unlink(missing_ok=True)
         note = describe_exit(returncode, self.last_lines(), expected=self._stopping)
+        if self._hung:
+            note = replace(note, message="the worker gave no sign of life and was killed")
         if not self._ready.done():
             self._ready.set_exception(self._death(note))
             self._ready.exception()  # asked for, so that a start that was cancelled leaves no complaint
@@ -248,7 +255,21 @@ class Worker:
                 except protocol.ProtocolError as error:
                     log.warning("worker sent no message", model=self._config.model_id, error=str(error))
 
+    async def _mind_heartbeats(self) -> None:
+        """Kill a worker that has gone silent. Counts beats of our own loop, so that a suspended machine is no reason."""
+        missed = 0
+        while not self._exited.done():
+            self._heard = False
+            await asyncio.wait([self._exited], timeout=self._config.heartbeat_s)
+            missed = 0 if self._heard else missed + 1
+            if missed >= SILENT_BEATS and not self._exited.done():
+                log.error("worker hangs", model=self._config.model_id, pid=self.pid, beats=missed)
+                self._hung = True
+                self._signal(signal.SIGKILL)
+                return
+
     def _take(self, report: protocol.Report) -> None:
+        self._heard = True
         match report:
             case protocol.Loading():
                 if self._on_progress is not None:
@@ -261,6 +282,7 @@ class Worker:
             case protocol.Heartbeat():
                 self.heartbeat = report
                 if report.step_age_s > STALL_S:
+                    self._hung = True
                     log.error("worker hangs", model=self._config.model_id, pid=self.pid, seconds=report.step_age_s)
                     self._signal(signal.SIGKILL)
 

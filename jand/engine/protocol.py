@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Final, cast
 LINE_LIMIT: Final = 1 << 20
 """The longest line that either side reads, in bytes."""
 
+HEARTBEAT_S: Final = 5.0
+
 DEFAULT_CTX_LEN: Final = 4096
 """The context of one conversation where the JSON gives none; less where the model was trained on less."""
 
@@ -39,6 +41,7 @@ class WorkerConfig:
     init: dict[str, Any] = field(default_factory=dict)
     runtime: dict[str, Any] = field(default_factory=dict)
     use_extra_bufts: bool = True
+    heartbeat_s: float = HEARTBEAT_S
 
     def to_line(self) -> bytes:
         return _line(asdict(self))
@@ -85,7 +88,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Sent every few seconds while requests run; *step_age_s* is the time since the engine last finished a step."""
+    """Sent every `heartbeat_s`; *step_age_s* is, while requests run, the time since the engine last finished a step."""
 
     type: ClassVar[str] = "heartbeat"
     active: int

@@ -96,11 +96,18 @@ class Fake:
                 "fake": True,
             },
         )
+        beating = asyncio.create_task(self.beat())
         await self.stopping.wait()
         server.close()
         if self.active:
             await asyncio.wait(self.active)
+        beating.cancel()
         os._exit(0)
+
+    async def beat(self) -> None:
+        while True:
+            self.report(type="heartbeat", active=len(self.active), queued=0, step_age_s=0.0)
+            await asyncio.sleep(self.config["heartbeat_s"])
 
     def obey(self, loop: asyncio.AbstractEventLoop) -> None:
         for line in self.lines:

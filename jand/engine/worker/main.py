@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from jand.engine.worker.service import Service
     from jand.engine.worker.weights import Weights
 
-HEARTBEAT_S: Final = 5.0
 SWITCH_S: Final = 0.0005
 """How long a thread may keep the interpreter while another waits: the engine shall not wait 5 ms, the default, for the loop to finish with some text."""
 LOADING_SWITCH_S: Final = 0.00005
@@ -205,10 +204,9 @@ class Life:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            if self._turns.active:
-                age = time.monotonic() - self._turns.stepped_at
-                self._control.report(protocol.Heartbeat(self._turns.active, self._turns.queued, round(age, 3)))
+            await asyncio.sleep(self._config.heartbeat_s)
+            age = time.monotonic() - self._turns.stepped_at if self._turns.active else 0.0
+            self._control.report(protocol.Heartbeat(self._turns.active, self._turns.queued, round(age, 3)))
 
 
 def warnings_of(weights: Weights, options: Options) -> list[str]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -209,6 +210,17 @@ async def test_death_while_running_is_told_to_whoever_waits(config: WorkerConfig
     assert (note.signal, note.expected) == ("SIGABRT", False)
     assert note.message.startswith("the worker was killed by SIGABRT, llama.cpp gave up")
     assert await worker.stop(grace_s=1) == note
+
+
+async def test_a_frozen_worker_is_found_out_by_its_missing_heartbeats(config: WorkerConfig) -> None:
+    worker = await Worker.start(replace(config, heartbeat_s=0.1), command=fake.command())
+    living, _ = await asyncio.wait([asyncio.ensure_future(worker.wait())], timeout=1.0)
+    assert not living, "it was taken for frozen while it lived"
+    os.kill(worker.pid, signal.SIGSTOP)
+    note = await worker.wait()
+
+    assert note.message == "the worker gave no sign of life and was killed"
+    assert gone(worker.pid)
 
 
 async def test_runtime_defaults_can_be_changed_while_running(config: WorkerConfig) -> None:
