@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
 import pytest_asyncio
@@ -28,7 +28,7 @@ class Person(BaseModel):
     age: int = Field(ge=0, le=120)
     mood: Literal["good", "bad"]
     height: float | None = Field(default=None, gt=0, lt=3)
-    friends: list[str] = Field(default_factory=list, max_length=2)
+    friends: list[Annotated[str, Field(max_length=8)]] = Field(default_factory=list, max_length=2)
 
 
 class Event(BaseModel):

@@ -20,6 +20,7 @@ from jand.engine.worker.grammar import Grammar
 from jand.engine.worker.sampling import Sampler
 from jand.engine.worker.slots import Slot, Work, choose_slot, common_prefix
 from jand.engine.worker.text import TextStream
+from jand.engine.worker.threads import ThreadChoice
 from jand.errors import BadRequestError, ContextExceededError, EngineError, JandError, ShuttingDownError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ STEP_S: Final = 0.15
 """What a step may take while somebody's answer flows; prompts are read in parts that keep to it."""
 FIRST_CHUNK: Final = 128
 LEAST_CHUNK: Final = 32
+READ_WITH_ALL: Final = 16
+"""From that many tokens of prompts in a step on it runs on all threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,13 @@ class Engine:
         turns: Turns,
         deliver: Callable[[list[tuple[Answer, Delta]]], None],
         *,
+        threads: int = 1,
+        read_threads: int = 1,
         queue_limit: int = QUEUE_LIMIT,
     ) -> None:
         self._context = context
+        self._threads = ThreadChoice(threads)
+        self._read_threads = read_threads
         self._weights = context.weights
         self._turns = turns
         self._counters = turns.counters
@@ -130,6 +137,7 @@ class Engine:
         parts = self._fill()
         if not parts:
             return
+        self._set_threads(parts)
         began = time.monotonic()
         outcome = self._context.decode(self._batch)
         if outcome is not Outcome.DONE:
@@ -140,6 +148,12 @@ class Engine:
             part.slot.tokens.extend(part.tokens)
             if part.output >= 0:
                 self._continue(part.slot, part.output)
+
+    def _set_threads(self, parts: list[Share]) -> None:
+        """Read long prompts with all threads: their steps are long enough for the waiting not to matter."""
+        count = self._threads.count()
+        long = len(parts) < self._batch.count - READ_WITH_ALL
+        self._context.set_threads(count, self._read_threads if long else count)
 
     def _drop_unwanted(self) -> None:
         for slot in self._slots:
@@ -252,6 +266,7 @@ class Engine:
         counters.generated_tokens += generated
         if not read:
             counters.generating_s += seconds
+            self._threads.record(seconds, time.monotonic(), kind=generated)
             return
         counters.reading_s += seconds
         if generated and read >= LEAST_CHUNK:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from jand.engine.worker import shapes
-from jand.errors import BadRequestError, EngineError, JandError
+from jand.errors import BadRequestError, EngineError, JandError, StartError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -56,6 +56,8 @@ async def listen(app: web.Application, path: str) -> web.AppRunner:
     previous = os.umask(0o177)
     try:
         sock.bind(path)
+    except OSError as error:
+        raise StartError(f"the worker cannot listen on {path}: {error.strerror}") from error
     finally:
         os.umask(previous)
     await web.SockSite(runner, sock, backlog=1024).start()

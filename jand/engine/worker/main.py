@@ -132,7 +132,13 @@ class Life:
 
         opened = context.open_context(self._weights, options, unified=True)
         opened.warm_up()
-        self._engine = engine.Engine(opened, self._turns, service.deliver_to(self._loop))
+        self._engine = engine.Engine(
+            opened,
+            self._turns,
+            service.deliver_to(self._loop),
+            threads=options.n_threads,
+            read_threads=options.n_threads_batch,
+        )
         self._details.update(
             slots=opened.sequences,
             context=opened.ctx_len,

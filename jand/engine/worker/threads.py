@@ -1,0 +1,82 @@
+"""How many threads a step of generation runs on, found out by trying. Pure: times come in, a number goes out.
+
+llama.cpp's threads wait for one another hundreds of times per token. With a core for each that is fast; with one thread too many for the cores that are free, every
+wait lasts until the scheduler comes round, and a step takes ten times as long or more. Nothing says beforehand which it is, and it changes while a model runs. So now and
+then a few steps run on another number, and the faster one stays. All numbers have their turn: between too many and few enough lies a plateau.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Final
+
+TRIAL_STEPS: Final = 3
+WORTH: Final = 0.92
+"""Another number is taken where it needs less than this share of the time."""
+HOPELESS: Final = 1.5
+"""A trial whose first step takes longer than this many usual ones ends there."""
+FIRST_PAUSE_S: Final = 0.25
+LONGEST_PAUSE_S: Final = 8.0
+_SUDDEN: Final = 2.0
+
+
+class ThreadChoice:
+    """Chooses between *most* threads and one. Ask `count` before a step of generation, tell `record` how long it took; other steps are none of its business."""
+
+    def __init__(self, most: int) -> None:
+        self._levels = sorted({most, -(-most * 3 // 4), -(-most // 2), -(-most // 4), 1}, reverse=True)
+        self._at = 0
+        self._usual: list[float] = []
+        self._trial: int | None = None
+        self._tried: list[float] = []
+        self._turn = 0
+        self._failed = 0
+        self._pause_s = FIRST_PAUSE_S
+        self._next_at = 0.0
+        self._kind = 0
+
+    @property
+    def settled(self) -> int:
+        """The number that was best when last tried."""
+        return self._levels[self._at]
+
+    def count(self) -> int:
+        return self._levels[self._at if self._trial is None else self._trial]
+
+    def record(self, seconds: float, now: float, *, kind: int = 1) -> None:
+        """Take the time of the step that ran on `count` threads; *kind* is what steps must share to be compared, such as their number of tokens."""
+        if kind != self._kind:
+            self._kind, self._usual, self._trial, self._tried = kind, [], None, []
+        if self._trial is not None:
+            self._tried.append(seconds)
+            self._judge(now)
+            return
+        sudden = len(self._usual) >= TRIAL_STEPS and seconds > _SUDDEN * median(self._usual)
+        self._usual = [*self._usual[-4:], seconds]
+        if sudden:
+            self._pause_s = FIRST_PAUSE_S
+            self._next_at = min(self._next_at, now + self._pause_s)
+        if now >= self._next_at and len(self._usual) >= TRIAL_STEPS:
+            self._begin_trial()
+
+    def _begin_trial(self) -> None:
+        others = [level for level in range(len(self._levels)) if level != self._at]
+        if others:
+            self._trial = others[self._turn % len(others)]
+            self._turn += 1
+            self._tried = []
+
+    def _judge(self, now: float) -> None:
+        assert self._trial is not None
+        usual = median(self._usual)
+        if len(self._tried) < TRIAL_STEPS and self._tried[0] < HOPELESS * usual:
+            return
+        if median(self._tried) < WORTH * usual:
+            self._at, self._usual = self._trial, self._tried
+            self._pause_s, self._failed = FIRST_PAUSE_S, 0
+        else:
+            self._failed += 1
+            if self._failed % (len(self._levels) - 1) == 0:  # each has had its turn in vain
+                self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)
+        self._trial = None
+        self._next_at = now + self._pause_s

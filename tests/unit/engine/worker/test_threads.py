@@ -1,0 +1,65 @@
+"""The number of threads follows what the machine has free, at little cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jand.engine.worker.threads import LONGEST_PAUSE_S, ThreadChoice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def run(choice: ThreadChoice, cost: Callable[[int], float], seconds: float, start: float = 0.0) -> tuple[int, float]:
+    """Step through *seconds* of simulated time; return how many steps were done and when it ended."""
+    now, steps = start, 0
+    while now < start + seconds:
+        taken = cost(choice.count())
+        now += taken
+        choice.record(taken, now)
+        steps += 1
+    return steps, now
+
+
+def free(cores: int) -> Callable[[int], float]:
+    """Return the cost of a step where *cores* are free: threads share the work, one too many stalls all."""
+    return lambda threads: 0.02 / threads if threads <= cores else 0.2
+
+
+@pytest.mark.parametrize(
+    ("most", "cores", "best"), [(2, 2, 2), (2, 1, 1), (8, 8, 8), (8, 5, 4), (8, 1, 1), (1, 1, 1), (3, 2, 2)]
+)
+def test_number_settles_on_what_is_free(most: int, cores: int, best: int) -> None:
+    choice = ThreadChoice(most)
+    run(choice, free(cores), 20)
+    assert choice.settled == best
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_trying_costs_little(cores: int) -> None:
+    choice = ThreadChoice(2)
+    _, now = run(choice, free(cores), 30)
+    steps, _ = run(choice, free(cores), 60, now)
+    assert steps * free(cores)(cores) > 0.95 * 60
+
+
+def test_number_follows_a_change_within_seconds() -> None:
+    choice = ThreadChoice(2)
+    _, now = run(choice, free(2), 60)
+    _, now = run(choice, free(1), 3, now)
+    assert choice.settled == 1
+    _, now = run(choice, free(2), 2 * LONGEST_PAUSE_S, now)
+    assert choice.settled == 2
+
+
+def test_steps_of_different_kinds_are_not_compared() -> None:
+    choice = ThreadChoice(4)
+    now = 0.0
+    for step in range(2000):
+        kind = 1 if step % 100 < 50 else 8
+        taken = free(4)(choice.count()) * (1 if kind == 1 else 7)
+        now += taken
+        choice.record(taken, now, kind=kind)
+    assert choice.settled == 4
