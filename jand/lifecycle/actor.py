@@ -308,7 +308,8 @@ class Actor:
         log.warning("model not started", model=self.id, reason=error.message, facts=error.facts)
         note = ErrorNote(error.code, error.message, error.hint, at=time.time())
         self._around.admission.release(self)
-        if not isinstance(error, NoRoomError):
+        # A provider that was away or a key that was wrong costs nobody a load: the next request may try at once.
+        if not isinstance(error, NoRoomError) and not self.spec_in_force.is_remote:
             self.crashes.note(time.monotonic())
         if self._state is State.STOPPING:
             self._settle_stopped(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from jand.library.findings import Role
@@ -44,8 +45,11 @@ def paint(actor: Actor) -> Record:
 
 
 def owner(origin: str) -> str:
-    """Return the first part of *origin*: the user of `user/repo`, the host of a URL."""
-    return origin.removeprefix("https://").removeprefix("http://").split("/", 1)[0]
+    """Return the first part of *origin*: the user of `user/repo`, the host of a URL, without what may be secret in one."""
+    _, is_url, rest = origin.rpartition("://")
+    if not is_url:
+        return origin.split("/", 1)[0]
+    return re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
 
 
 def files(found: Found) -> tuple[FileRecord, ...]:

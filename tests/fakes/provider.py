@@ -44,11 +44,12 @@ VECTOR = (0.25, -0.5, 0.125)
 
 @dataclass
 class Style:
-    """How streams come: in pieces of *cut* bytes (0: an event each), with these line ends, the first byte after *delay_s*."""
+    """How streams come: in pieces of *cut* bytes (0: an event each), with these line ends, the first byte after *delay_s*. Pages of models wait for *hold_pages*."""
 
     cut: int = 0
     newline: bytes = b"\n"
     delay_s: float = 0.0
+    hold_pages: asyncio.Event | None = None
 
 
 class FakeProvider:
@@ -73,6 +74,11 @@ class FakeProvider:
     def next(self, *behaviours: Behaviour) -> None:
         """Answer the next requests for inference so."""
         self._orders += behaviours
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._tasks)
 
     @property
     def inferences(self) -> list[Request]:
@@ -115,6 +121,8 @@ class FakeProvider:
         behave = self._refuse_key(exchange.request, url.path) or self._route(exchange.request, url.path, url.query)
         if exchange.request in self.inferences and self._orders:
             behave = self._orders.pop(0)
+        if exchange.request.method == "GET" and self.style.hold_pages is not None:
+            await self.style.hold_pages.wait()
         await behave(exchange)
 
     # Who may ask.
