@@ -30,7 +30,8 @@ class Hints:
     """What was heard since the last time.
 
     *touched* are names of entries, *grown* those in which files merely got longer. *everything*: too much or too little is known to name entries. *root*: the tree's own directory went
-    away. *rights*: those of a folder changed, so it may be watched now or no longer.
+    away. *rights*: those of a folder changed, so it may be watched now or no longer. *moved*: a
+    folder was moved or removed, after which watchdog may take one folder for another.
     """
 
     touched: set[str] = field(default_factory=set)
@@ -40,6 +41,7 @@ class Hints:
     everything: bool = False
     root: bool = False
     rights: bool = False
+    moved: bool = False
 
     def touch(self, name: str, *, flow: bool = False) -> None:
         names = self.grown if flow else self.touched

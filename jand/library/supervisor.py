@@ -88,6 +88,7 @@ class Supervisor:
         self._observer = observer
         self._wake = asyncio.Event()
         self._watch: Watch | None = None
+        self._former: Watch | None = None
         self._away = "it was not looked at yet"
         self._alarms: set[str] = set()
         self._recovering: dict[str, int] = {}
@@ -97,6 +98,7 @@ class Supervisor:
         self._cookie = ways.CookieProbe(vigilance)
         self._audit = ways.Audit(vigilance)
         self._pauses = ways.Pauses(vigilance)
+        self._refreshment = ways.Refreshment(vigilance)
         self._links: Mapping[str, frozenset[str]] = {}
 
     # What others ask.
@@ -154,9 +156,11 @@ class Supervisor:
 
     def _patience(self) -> float:
         check_s = self._vigilance.check_s
+        now = asyncio.get_running_loop().time()
         if self.root is not None and self._watch is None:
-            return min(check_s, self._pauses.left(asyncio.get_running_loop().time()) + 0.001)
-        return check_s / 2 if self._audit.gaps.entries else check_s
+            return min(check_s, self._pauses.left(now) + 0.001)
+        refresh_s = self._refreshment.left(now)
+        return check_s if refresh_s is None else min(check_s, refresh_s + 0.001)
 
     async def _look(self) -> None:
         try:
@@ -170,6 +174,7 @@ class Supervisor:
             await self._recover(root, trouble)
         else:
             self._note_mounts()
+            await self._refresh(root)
             await self._try_cookie(root)
             await self._try_audit(root)
 
@@ -240,25 +245,49 @@ class Supervisor:
     # The watch.
 
     async def _open_watch(self, root: Root) -> Refusal | None:
+        """Open a watch, which takes the place of the one that there is, if any."""
         watch = Watch(root.path, Mailbox(asyncio.get_running_loop(), self._hear), self._observer)
         if self.tree.writable:
             await self._threads.run(functools.partial(remove_stale_cookies, root.path))
-        self._watch = watch
-        self._audit.gaps = ways.Gaps()
+        # Both are ours until one of them is closed: we may be cancelled at any await.
+        self._former, self._watch = self._watch, watch
         refusal = await self._threads.run(watch.open)
         if refusal is not None:
-            self._watch = None
+            self._former, self._watch = None, self._former
             return refusal
+        await self._close_former()
         now = asyncio.get_running_loop().time()
+        self._audit.gaps = ways.Gaps()
         self._cookie.begin(now)
         self._audit.begin(now)
         await self._follow(watch)
         return None
 
-    async def _close_watch(self) -> None:
-        watch, self._watch = self._watch, None
-        if watch is None:
+    async def _refresh(self, root: Root) -> None:
+        """Open the watch anew where folders have moved; the old one works until then."""
+        began = asyncio.get_running_loop().time()
+        if self._refreshment.left(began) != 0.0:
             return
+        if await self._open_watch(root) is not None:
+            # There may be room for one watch and not for two.
+            await self._recover(root, INCOMPLETE)
+        else:
+            self._tasks.spawn(self._reports.sweep(), name=f"sweep of {self.tree.label}")
+        now = asyncio.get_running_loop().time()
+        self._refreshment.done(now, now - began)
+
+    async def _close_former(self) -> None:
+        watch, self._former = self._former, None
+        if watch is not None:
+            await self._close(watch)
+
+    async def _close_watch(self) -> None:
+        await self._close_former()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            await self._close(watch)
+
+    async def _close(self, watch: Watch) -> None:
         watch.mailbox.close()
         # Waited for and not awaited: a cancellation must not leave threads behind, nor a thread that hangs hold us up.
         done, _ = await asyncio.wait({self._threads.submit(watch.close)}, timeout=CLOSE_TIMEOUT_S)
@@ -274,7 +303,9 @@ class Supervisor:
         self._cookie.came_back(hints.cookies)
         if hints.rights:
             self._audit.hurry(now)
-        if hints.alarms or hints.root or hints.rights:
+        if hints.moved:
+            self._refreshment.note_move(now)
+        if hints.alarms or hints.root or hints.rights or hints.moved:
             self._wake.set()
         if hints.touched or hints.grown or hints.everything:
             self._cookie.note_activity(now)

@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 CHUNK: Final = 100
 
-SHARE_IDLE: Final = 0.001
+SHARE_IDLE: Final = 0.0006
 SHARE_LINKED: Final = 0.004
 SHARE_POLLING: Final = 0.02
 """What part of one core the looking may take: as a back-up, for links and the like, and where there is no other way."""

@@ -6,7 +6,7 @@ Decides when to try and what a result means; placing the cookie and asking the k
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jand.library.stamps import read_stamps
 from jand.library.watcher import try_to_watch
@@ -18,20 +18,26 @@ if TYPE_CHECKING:
     from jand.library.watcher import ObserverLike, Refusal, Watch
 
 
+REFRESH_REST: Final = 50.0
+"""A refreshment that took t seconds is not repeated for this many times t."""
+
+
 @dataclass(frozen=True, slots=True)
 class Vigilance:
     """How closely a watch is watched, in seconds.
 
     The tree's directory and the threads are looked at every *check_s*; a cookie is placed *cookie_s* after something happened, less often while nothing does, and at least every
-    *cookie_idle_s*; it has *cookie_timeout_s* to come back. The kernel's list of watches is compared every *audit_s*. A watch that fails again soon is opened again after *pause_s*, then twice
+    *cookie_idle_s*; it has *cookie_timeout_s* to come back. The kernel's list of watches is compared every *audit_s*. When folders were moved, the watch is opened anew after *refresh_s* of
+    quiet. A watch that fails again soon is opened again after *pause_s*, then twice
     as long, up to *longest_pause_s*.
     """
 
-    check_s: float = 1.0
+    check_s: float = 2.0
     cookie_s: float = 5.0
     cookie_idle_s: float = 60.0
     cookie_timeout_s: float = 5.0
-    audit_s: float = 60.0
+    audit_s: float = 600.0
+    refresh_s: float = 0.5
     pause_s: float = 0.1
     longest_pause_s: float = 30.0
 
@@ -101,6 +107,33 @@ class Pauses:
 
     def left(self, now: float) -> float:
         return max(0.0, self._last_at + self._pause_s - now)
+
+
+@dataclass(slots=True)
+class Refreshment:
+    """When a watch that works is opened anew all the same.
+
+    watchdog follows folders that move by tables of its own, which are soon wrong: events then come under a path that is another folder's by now, and later kill its reader. It is told of no fault,
+    so nothing but a new watch mends it. Costs little, and is done when moves have ended, or have gone on for long.
+    """
+
+    vigilance: Vigilance
+    _due_at: float | None = None
+    _latest_at: float = 0.0
+    _not_before: float = 0.0
+
+    def note_move(self, now: float) -> None:
+        if self._due_at is None:
+            self._latest_at = now + 10 * self.vigilance.refresh_s
+        self._due_at = max(self._not_before, min(now + self.vigilance.refresh_s, self._latest_at))
+
+    def left(self, now: float) -> float | None:
+        """Return the seconds until it is due; None where there is no need."""
+        return None if self._due_at is None else max(0.0, self._due_at - now)
+
+    def done(self, now: float, cost_s: float) -> None:
+        self._due_at = None
+        self._not_before = now + REFRESH_REST * cost_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,7 @@ class _Handler(events.FileSystemEventHandler):
     def _note_name(self, hints: Hints, name: str, event: events.FileSystemEvent, *, deeper: bool) -> None:
         flow = event.event_type == events.EVENT_TYPE_MODIFIED
         hints.rights = hints.rights or isinstance(event, events.DirAttribEvent)
+        hints.moved = hints.moved or isinstance(event, events.DirMovedEvent | events.DirDeletedEvent)
         if deeper or event.is_directory:
             hints.touch(name, flow=flow)
             return
@@ -211,6 +212,7 @@ class Watch:
         self.root = root
         self.mailbox = mailbox
         self._factory = factory
+        self._lock = threading.Lock()
         self._observer: ObserverLike | None = None
         self._threads: list[BaseThread] = []
         self._descriptors: frozenset[int] = frozenset()
@@ -218,6 +220,10 @@ class Watch:
 
     def open(self) -> Refusal | None:
         """Begin to watch; where that is refused, nothing is left open."""
+        with self._lock:
+            return self._open()
+
+    def _open(self) -> Refusal | None:
         # A watch on a link sees nothing at all (and FSEvents answers with real paths).
         self.root = os.path.realpath(self.root)
         with _ears.building:
@@ -244,7 +250,11 @@ class Watch:
         return None
 
     def close(self) -> None:
-        """Stop watching; waits for the threads, which is short unless one of them hangs."""
+        """Stop watching, also what is just being opened; waits for the threads, which is short unless one of them hangs."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         _ears.ignore(self._threads)
         observer, self._observer = self._observer, None
         self._links.clear()

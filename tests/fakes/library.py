@@ -94,7 +94,17 @@ class Watched:
 
     async def until_true_to_disk(self, timeout_s: float = 5.0) -> None:
         """Wait until what was told is what a fresh scan says."""
-        await until(lambda: not self.differences(), timeout_s, what="what was told to equal a fresh scan")
+        try:
+            await until(lambda: not self.differences(), timeout_s)
+        except AssertionError:
+            raise AssertionError(f"after {timeout_s} s these differ:\n" + "\n".join(self._describe())) from None
+
+    def _describe(self) -> list[str]:
+        return [
+            f"{key}: {side} {'nothing' if scanned is None else (scanned.offline, scanned.models, scanned.bare, scanned.problems)}"
+            for key, sides in self.differences().items()
+            for side, scanned in zip(("told", "disk"), sides, strict=True)
+        ]
 
     def differences(self) -> dict[Key, tuple[EntryScan | None, EntryScan | None]]:
         """Return what was told and what a fresh scan says, where they differ."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class FakeObserver:
     ) -> Any:
         if self._stage.refusal is not None:
             raise self._stage.refusal
+        if sum(observer.is_alive() for observer in self._stage.observers) >= self._stage.most:
+            raise OSError(errno.EMFILE, "no room for another one")
         self.handlers[path] = event_handler
         self._stage.filter = event_filter
         return path
@@ -47,11 +50,12 @@ class FakeObserver:
 
 
 class Stage:
-    """What all observers of one test do: the last one reports events, *refusal* is what opening the next one raises."""
+    """What all observers of one test do: the last one reports events, *refusal* is what opening the next one raises, *most* how many there may be at once."""
 
     def __init__(self) -> None:
         self.observers: list[FakeObserver] = []
         self.refusal: Exception | None = None
+        self.most = 100
         self.filter: list[type[FileSystemEvent]] | None = None
 
     def make(self) -> FakeObserver:

@@ -144,6 +144,31 @@ async def test_a_dead_observer_is_replaced(watched: Watched, root: Path, stage: 
     stage.report(events.DirCreatedEvent(f"{root}/phi"))
 
 
+async def test_after_a_folder_has_moved_the_watch_is_opened_anew_without_a_gap(
+    watched: Watched, root: Path, stage: Stage
+) -> None:
+    """The tables of watchdog take one folder for another after that; it is no fault that anybody need be told of."""
+    first = stage.observers[-1]
+    stage.report(events.DirMovedEvent(f"{root}/a", f"{root}/b"))
+    await until(lambda: len(stage.observers) == 2 and not first.is_alive())
+    add_model(root / "b")
+    await asyncio.sleep(0.02)
+    assert stage.observers[-1].is_alive()
+    stage.report(events.DirCreatedEvent(f"{root}/b"))
+    await watched.until_models("models/b/model.json")
+    assert {status.modes["models"] for status in watched.statuses} <= {Mode.EVENTS}
+    assert watched.library.status.trees["models"].rebuilds == 0
+
+
+async def test_where_there_is_room_for_one_watch_only_the_old_one_goes_first(
+    watched: Watched, root: Path, stage: Stage
+) -> None:
+    stage.most = 1
+    stage.report(events.DirMovedEvent(f"{root}/a", f"{root}/b"))
+    await until(lambda: len(stage.observers) >= 3 and stage.observers[-1].is_alive())
+    await until(lambda: watched.mode() is Mode.EVENTS and not watched.problem_codes)
+
+
 async def test_a_refused_watch_is_polled_and_tried_again(root: Path, stage: Stage) -> None:
     stage.refusal = OSError(errno.ENOSPC, "no space")
     async with watching(root, settings=quick(poll_s=0.1), observer=stage.make) as watched:
