@@ -67,7 +67,9 @@ class Blotter:
         return text.replace(self._key.decode(), "***") if self._key else text
 
     def _beginning_in(self, data: bytes) -> int:
-        """Return how many bytes at the end of *data* are the beginning of the key."""
+        """Return how many bytes at the end of *data* are the beginning of the key; what ends an event or a JSON is in none."""
+        if data[-1:] not in self._key:
+            return 0
         first = self._key[:1]
         at = data.find(first, max(0, len(data) - len(self._key) + 1))
         while at >= 0:
