@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from jand.errors import (
-    CrashLoopError,
     JandError,
     NoRoomError,
     WorkerDiedError,
@@ -46,6 +45,7 @@ class Actor:
         self.found = found
         self.error: ErrorNote | None = None
         self.progress: Progress | None = None
+        self.last_words: tuple[str, ...] = ()
         self.choice: dict[str, str | None] = {}
         self.paused = False
         self.offline = False
@@ -255,8 +255,8 @@ class Actor:
     def _begin_start(self, spec: Spec | None) -> None:
         if self.offline:
             raise refusals.offline(self.id)
-        self.error = None
-        self._last_failure = None
+        self.error = self._last_failure = None
+        self.last_words = ()
         self._loaded = 0.0
         self._spec_in_force = spec or self.found.spec
         self._move(Happening.START)
@@ -307,6 +307,7 @@ class Actor:
         self._last_failure = error
         log.warning("model not started", model=self.id, reason=error.message, facts=error.facts)
         note = ErrorNote(error.code, error.message, error.hint, at=time.time())
+        self.last_words = refusals.words_of(error)
         self._around.admission.release(self)
         # A provider that was away or a key that was wrong costs nobody a load: the next request may try at once.
         if not isinstance(error, NoRoomError) and not self.spec_in_force.is_remote:
@@ -326,18 +327,13 @@ class Actor:
         exit_note = await running.wait()
         if self._running is not running or self._state is not State.RUNNING:
             return
-        message = f'cannot go on with "{self.id}": {exit_note}'
         log.error("worker died", model=self.id, reason=exit_note)
-        self.crashes.note(time.monotonic())
+        now = time.monotonic()
+        self.crashes.note(now)
+        self.last_words = running.last_words()
         self._forget_running()
         self._move(Happening.DIED)
-        loop = self.crashes.is_loop(time.monotonic())
-        self.error = ErrorNote(
-            CrashLoopError.code if loop else WorkerDiedError.code,
-            message,
-            "start it again; `jand show` has its last words",
-            at=time.time(),
-        )
+        self.error = refusals.death_note(self.id, exit_note, time.time(), loop=self.crashes.is_loop(now))
         self.look_at_disk()
         await running.close()
 

@@ -13,10 +13,10 @@ from jand.errors import (
     RootOfflineError,
     WorkerDiedError,
 )
+from jand.model.problem import ErrorNote
 
 if TYPE_CHECKING:
     from jand.errors import JandError
-    from jand.model.problem import ErrorNote
 
 RETRY_AFTER_S: Final = 5.0
 """What a client that asks for a model still downloading is told to wait."""
@@ -63,6 +63,19 @@ def offline(model_id: str) -> JandError:
 
 def stopped_midway(model_id: str) -> JandError:
     return WorkerDiedError(f'cannot start "{model_id}": it was stopped while it started')
+
+
+def death_note(model_id: str, how: str, at: float, *, loop: bool) -> ErrorNote:
+    """Return what a model shows whose worker died; *loop*: once too often."""
+    code = CrashLoopError.code if loop else WorkerDiedError.code
+    hint = "start it again; details.last_log has the worker's last words"
+    return ErrorNote(code, f'cannot go on with "{model_id}": {how}', hint, at=at)
+
+
+def words_of(error: JandError) -> tuple[str, ...]:
+    """Return the last lines of the worker's log that *error* carries."""
+    lines = error.facts.get("log")
+    return tuple(map(str, lines)) if isinstance(lines, tuple | list) else ()
 
 
 def _because(error: ErrorNote | None) -> str:

@@ -94,6 +94,10 @@ class RemoteRunning:
         """Nothing that counts: the model is elsewhere."""
         return 0
 
+    def last_words(self) -> tuple[str, ...]:
+        """Return nothing: a provider's log is its own."""
+        return ()
+
     async def wait(self) -> str:
         await self._provider.wait()
         return "it was stopped"

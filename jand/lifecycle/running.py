@@ -88,6 +88,9 @@ class Running(Protocol):
     def memory(self) -> int:
         """Return the bytes of this machine's memory that it takes now."""
 
+    def last_words(self) -> tuple[str, ...]:
+        """Return the last lines of its log."""
+
     async def wait(self) -> str:
         """Return, when it has ended by itself or otherwise, how."""
 

@@ -109,6 +109,9 @@ class LocalRunning:
     def memory(self) -> int:
         return self._worker.memory()
 
+    def last_words(self) -> tuple[str, ...]:
+        return self._worker.last_lines()
+
     async def wait(self) -> str:
         return (await self._worker.wait()).message
 

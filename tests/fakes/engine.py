@@ -84,6 +84,9 @@ class FakeRunning:
         if not self._ended.done():
             self._ended.set_result(how)
 
+    def last_words(self) -> tuple[str, ...]:
+        return ("the last line",)
+
     async def wait(self) -> str:
         return await asyncio.shield(self._ended)
 
