@@ -150,9 +150,9 @@ class Engine:
                 self._continue(part.slot, part.output)
 
     def _set_threads(self, parts: list[Share]) -> None:
-        """Read long prompts with all threads: their steps are long enough for the waiting not to matter."""
+        """Read long prompts with all threads for reading, where the cores for them seem to be free."""
         count = self._threads.count()
-        long = len(parts) < self._batch.count - READ_WITH_ALL
+        long = len(parts) < self._batch.count - READ_WITH_ALL and self._threads.unhindered
         self._context.set_threads(count, self._read_threads if long else count)
 
     def _drop_unwanted(self) -> None:

@@ -40,6 +40,11 @@ class ThreadChoice:
         """The number that was best when last tried."""
         return self._levels[self._at]
 
+    @property
+    def unhindered(self) -> bool:
+        """Whether all threads were best when last tried."""
+        return self._at == 0
+
     def count(self) -> int:
         return self._levels[self._at if self._trial is None else self._trial]
 
