@@ -156,6 +156,13 @@ class Downloader:
         at = time.time() if now is None else now
         return await asyncio.to_thread(sweep.sweep, directory, owners, now=at, keep_s=self._settings.keep_partials_s)
 
+    async def sweep_tree(self, tree: Path, owners: Collection[str], *, now: float | None = None) -> tuple[str, ...]:
+        """Do as `sweep` does in every folder below *tree*, those without a model any more included."""
+        removed: list[str] = []
+        for directory in await asyncio.to_thread(sweep.folders_with_partials, tree):
+            removed += await self.sweep(directory, owners, now=now)
+        return tuple(removed)
+
     async def discard(self, directory: Path, owner: str) -> None:
         """Remove at once the partials that only *owner* wants, as a model that is deleted does; its `fetch` must have ended."""
         await asyncio.to_thread(sweep.discard, directory, owner)

@@ -46,6 +46,9 @@ class Pauses:
         quota = _quota_of(url)
         self._until[quota] = max(self._until.get(quota, 0.0), asyncio.get_running_loop().time() + seconds)
 
+    def remaining(self, url: str) -> float:
+        return max(0.0, self._until.get(_quota_of(url), 0.0) - asyncio.get_running_loop().time())
+
     async def wait(self, url: str) -> None:
         """Wait until the quota of *url* may be used; it may be paused anew meanwhile."""
         quota = _quota_of(url)

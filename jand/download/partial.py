@@ -66,16 +66,21 @@ class WrongBytesError(Exception):
 
 
 class Partial:
-    """The partial of *name* in *directory*. After `open`, *size* bytes are there and part of the digest, once `rehash` has run."""
+    """The partial of *name* in *directory*, opened and closed as often as needed.
+
+    While open, *size* bytes are there; *hashed* says whether the digest covers them, which a close and an open keep where nobody touched the file between.
+    """
 
     def __init__(self, directory: Path, name: str) -> None:
         self.name = name
         self.size = 0
+        self.hashed = False
         self.notes: Notes | None = None
         self._directory = directory
         self._stem = partial_stem(name)
         self._digest = hashlib.sha256()
         self._root = self._folder = self._file = -1
+        self._left: tuple[int, int, int] | None = None
         self._looked_at = 0.0
         self._looked_bytes = 0
         self._broken = False
@@ -86,13 +91,8 @@ class Partial:
         return self._root
 
     def open(self) -> None:
-        """Make or find the partial, for this process alone; raise PartialInUseError, FileArrivedError or OSError."""
+        """Make or find the partial, for this process alone; raise PartialInUseError, or OSError also where a link is in the way."""
         self._root = place.open_directory(self._directory)
-        self._open_file()
-        self.notes = read_notes(self._folder, self._stem)
-        self.raise_if_arrived()
-
-    def _open_file(self) -> None:
         place.ensure_directory(PARTIAL_FOLDER, self._root)
         self._folder = place.open_below(self._root, [PARTIAL_FOLDER], create=False)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -101,8 +101,11 @@ class Partial:
         if status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
             raise OSError(errno.ELOOP, "its partial is no file of its own", self.name)
         self._lock()
-        self.size = status.st_size
-        self._digest = hashlib.sha256()
+        self.hashed = status.st_size == 0 or (self.hashed and self._left == _identity(status))
+        if status.st_size == 0:
+            self._digest = hashlib.sha256()
+        self.size = self._looked_bytes = status.st_size
+        self.notes = read_notes(self._folder, self._stem)
 
     def _lock(self) -> None:
         try:
@@ -114,16 +117,14 @@ class Partial:
             return  # a file system without locks; the root's lock keeps daemons apart
 
     def close(self) -> None:
-        self._close_file()
-        if self._root >= 0:
-            os.close(self._root)
-        self._root = -1
-
-    def _close_file(self) -> None:
-        for descriptor in (self._file, self._folder):
+        """Let go of everything; idempotent."""
+        if self._file >= 0:
+            self._left = None if self._broken else _identity(os.fstat(self._file))
+        self._broken = False
+        for descriptor in (self._file, self._folder, self._root):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._file = self._folder = -1
+        self._file = self._folder = self._root = -1
 
     def rehash(self, stop: threading.Event) -> None:
         """Bring the digest up to what is there; return early once *stop* is set."""
@@ -139,11 +140,12 @@ class Partial:
             done += count
         if not stop.is_set():
             self.size = done
+            self.hashed = True
 
     def append(self, chunk: bytes) -> None:
         """Write and hash *chunk*; raise FileArrivedError or PartialGoneError, looked for every second, or OSError with what was written kept.
 
-        After an error nothing more is written until `reset`: chunks that were handed over behind the one that failed would leave a gap.
+        After an error nothing more is written until it is opened anew: chunks that were handed over behind the one that failed would leave a gap.
         """
         if self._broken:
             return
@@ -180,12 +182,10 @@ class Partial:
             os.close(parent)
 
     def reset(self) -> None:
-        """Begin at nothing again; a deleted partial is made anew, where its folder still is there."""
-        if os.fstat(self._file).st_nlink == 0:
-            self._close_file()
-            self._open_file()
+        """Begin at nothing again."""
         os.ftruncate(self._file, 0)
         self.size = self._looked_bytes = 0
+        self.hashed = True
         self._broken = False
         self._digest = hashlib.sha256()
 
@@ -235,6 +235,10 @@ class Partial:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._stem + ending, dir_fd=self._folder)
         remove_if_empty(self._root)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def remove_if_empty(root: int) -> None:

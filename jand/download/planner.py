@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from jand.model.spec import Spec
 
 _SEARCHES_AT_ONCE: Final = 4
+_PLANS_AT_ONCE: Final = 8
+"""Thousands of JSONs may be dropped together; the hub is asked for a few at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Planner:
         self._measure = measure
         self._machine: Machine | None = None
         self._measuring = asyncio.Lock()
+        self._turn = asyncio.Semaphore(_PLANS_AT_ONCE)
 
     async def machine(self) -> Machine:
         async with self._measuring:
@@ -66,13 +69,13 @@ class Planner:
         wish = wish_of(spec, stem=stem, kept=tuple(kept))
         if not fetches(wish):
             return make_plan(wish, Surroundings(self._settings.endpoint, await self.machine()))
-        offered: Mapping[str, Any] = {}
-        own_json = IMPORTERS[wish.import_format].own_json
-        if own_json is not None:
-            offered = await self._read_own_json(wish, own_json)
-            filled = fill(spec, offered)
-            wish = wish_of(filled, stem=stem, kept=tuple(kept))
-        return replace(await self._plan(wish, directory, present), defaults=offered)
+        async with self._turn:
+            offered: Mapping[str, Any] = {}
+            own_json = IMPORTERS[wish.import_format].own_json
+            if own_json is not None:
+                offered = await self._read_own_json(wish, own_json)
+                wish = wish_of(fill(spec, offered), stem=stem, kept=tuple(kept))
+            return replace(await self._plan(wish, directory, present), defaults=offered)
 
     async def _plan(self, wish: Wish, directory: Path, present: Mapping[str, int]) -> Plan:
         endpoint = self._settings.endpoint

@@ -25,12 +25,16 @@ _RATE_LIMIT = re.compile(r"(?:^|;)\s*(r|t)\s*=\s*(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Delays double from *first_s* to *longest_s*; after *attempts* failures in a row without a new byte a transfer rests for *rest_s*."""
+    """Delays double from *first_s* to *longest_s*; after *attempts* failures in a row without a new byte a transfer rests for *rest_s*.
+
+    What a server asks for is waited up to *longest_asked_s*; beyond that the failure is told, with the time, rather than waited for in silence.
+    """
 
     first_s: float = 1.0
     longest_s: float = 60.0
     attempts: int = 8
     rest_s: float = 900.0
+    longest_asked_s: float = 120.0
     permanent_s: float = 3600.0
     disk_full_s: float = 60.0
 
@@ -59,6 +63,9 @@ class Patience:
         """Return how many seconds to wait; raise the error of *failure* once there were too many."""
         self._failures += 1
         policy = self._policy
+        if (failure.after_s or 0.0) > policy.longest_asked_s:
+            failure.error.retry_after_s = failure.after_s
+            raise failure.error
         if self._failures >= policy.attempts:
             failure.error.retry_after_s = max(policy.rest_s, failure.after_s or 0.0)
             raise failure.error

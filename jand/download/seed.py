@@ -26,6 +26,7 @@ def seed(wanted: WantedFile, directory: Path, source: Path, space: Space, stop: 
     partial = Partial(directory, wanted.name)
     try:
         partial.open()
+        partial.look()
         if partial.size == 0:
             with source.open("rb") as stream:
                 size = os.fstat(stream.fileno()).st_size

@@ -19,7 +19,7 @@ class DownloadSettings:
     """*concurrency* files at once; *bandwidth_limit* in bytes per second for all together; *min_free* bytes are left on a disk (or 2 % of it, where that is more).
 
     *allow_private*: hosts in private networks that may be reached, True for all; the host of *endpoint* always may. *stall_s*: a connection on which nothing comes for so long is
-    given up. *proxies* maps `http`, `https` and `no` as `urllib.request.getproxies` does.
+    given up. *piece*: a larger file is asked for in pieces of so many bytes, since storage networks refuse to send 50 GB in one answer. *proxies* maps `http`, `https` and `no` as `urllib.request.getproxies` does.
     """
 
     endpoint: str = HUGGING_FACE
@@ -29,6 +29,7 @@ class DownloadSettings:
     bandwidth_limit: int | None = None
     allow_private: bool | frozenset[str] = frozenset()
     min_free: int = 1 << 30
+    piece: int = 32 << 30
     stall_s: float = 30.0
     connect_s: float = 10.0
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)

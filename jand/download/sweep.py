@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jand.download import place
@@ -16,7 +17,6 @@ from jand.download.partial import Notes, read_notes, remove_if_empty, write_note
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from pathlib import Path
 
 
 def read_all_notes(directory: Path) -> tuple[Notes, ...]:
@@ -24,6 +24,16 @@ def read_all_notes(directory: Path) -> tuple[Notes, ...]:
     with _opened(directory) as (_, folder):
         found = (read_notes(folder, stem) for stem in _stems(folder))
         return tuple(notes for notes in found if notes is not None)
+
+
+def folders_with_partials(tree: Path) -> tuple[Path, ...]:
+    """Find every folder below *tree* that holds partials, also where its model is gone; links are not followed."""
+    found = []
+    for folder, names, _ in os.walk(tree):
+        if PARTIAL_FOLDER in names:
+            found.append(Path(folder))
+        names[:] = [name for name in names if not name.startswith(".")]
+    return tuple(found)
 
 
 def sweep(directory: Path, owners: Collection[str], *, now: float, keep_s: float) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ class Means:
 class Transfer:
     """One run for one file.
 
-    *slot* is held while connected and let go while waiting for another attempt. *owners* are noted beside the partial. *on_bytes* is told the bytes that are
+    *slot* is held while connected and let go while waiting for another attempt, and with it all descriptors and the thread: thousands may wait. *owners* are noted beside the partial. *on_bytes* is told the bytes that are
     there, the size as far as it is known, and how many of the bytes have just come.
     """
 
@@ -88,74 +88,85 @@ class Transfer:
         self._policy = means.settings.retry
         self._partial = Partial(directory, wanted.name)
         self._stop = threading.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jand-download")
+        self._thread: ThreadPoolExecutor | None = None
         self._patience = Patience(self._policy, random.random)
         self._size = wanted.size
         self._sha256 = wanted.sha256
         self._etag: str | None = None
+        self._until: int | None = None
+        """Where the body that is being received ends."""
         self._have = 0
         self._highest = 0
-        self._hashed = False
+        self._taken_up = False
         self._fetched_again = False
 
     async def run(self) -> Outcome:
         """Return once the file is there under its name. Raises DownloadError or GgufError; `retry_after_s` says when to run another transfer."""
         try:
-            await self._in_thread(self._partial.open)
-            await self._until_done()
-        except FileArrivedError:
-            await self._in_thread(self._partial.discard)
-            return Outcome.ARRIVED
+            while True:
+                try:
+                    await self._means.web.wait_turn(self._wanted.source)
+                    async with self._slot(), self._opened():
+                        return await self._attempt()
+                except PartialGoneError:
+                    log.info("partial deleted, beginning again", file=self._wanted.name)
+                except TemporaryFailureError as failure:
+                    await self._wait_after(failure)
         except OSError as error:
             raise disk_error(error, self._wanted.name, retry_after_s=self._policy.disk_full_s) from error
         except JandError as error:
             if error.retry_after_s is None:
                 error.retry_after_s = self._policy.permanent_s
             raise
-        else:
-            return Outcome.FETCHED
+
+    async def _wait_after(self, failure: TemporaryFailureError) -> None:
+        delay = self._patience.delay_after(failure)
+        log.info("download interrupted", file=self._wanted.name, reason=str(failure), retry_in_s=round(delay, 1))
+        await asyncio.sleep(delay)
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        """Hold the partial, and a thread for it. The end waits until the thread has let go, however often it is cancelled, so that the next transfer finds it free."""
+        self._stop = threading.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jand-download")
+        try:
+            await self._in_thread(self._partial.open)
+            yield
         finally:
             self._stop.set()
             self._means.space.release(self)
-            await self._close()
-
-    async def _close(self) -> None:
-        """Wait until the thread is done with the file, also when cancelled once more, so that the next transfer of it finds it free."""
-        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._partial.close)
-        try:
-            await see_through(closing, self._stop.set)
-        finally:
-            self._thread.shutdown(wait=False)
+            closing = asyncio.get_running_loop().run_in_executor(self._thread, self._partial.close)
+            try:
+                await see_through(closing, self._stop.set)
+            finally:
+                self._thread.shutdown(wait=False)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def _until_done(self) -> None:
-        while True:
-            try:
-                async with self._slot():
-                    await self._attempt()
-                    await self._finish()
-                    return
-            except PartialGoneError:
-                log.info("partial deleted, beginning again", file=self._wanted.name)
-                await self._reset()
-            except TemporaryFailureError as failure:
-                delay = self._patience.delay_after(failure)
-                log.info(
-                    "download interrupted", file=self._wanted.name, reason=str(failure), retry_in_s=round(delay, 1)
-                )
-                await asyncio.sleep(delay)
+    async def _attempt(self) -> Outcome:
+        try:
+            await self._in_thread(self._partial.look)
+            await self._resume()
+            while not (self._sha256 and self._size is not None and self._have >= self._size):
+                await self._connect()
+                if self._size is None or self._have >= self._size:
+                    break
+            await self._finish()
+        except FileArrivedError:
+            await self._in_thread(self._partial.discard)
+            return Outcome.ARRIVED
+        return Outcome.FETCHED
 
-    async def _attempt(self) -> None:
-        await self._resume()
-        if self._size is not None and self._sha256 is not None and self._have == self._size:
-            return
+    async def _connect(self) -> None:
+        """Ask once, and take what comes."""
         headers = {}
-        if self._have:
-            headers["Range"] = f"bytes={self._have}-"
-            if self._etag:
-                headers["If-Range"] = self._etag
+        piece = self._means.settings.piece
+        in_pieces = self._size is not None and self._size - self._have > piece
+        if self._have or in_pieces:
+            headers["Range"] = f"bytes={self._have}-" + (str(self._have + piece - 1) if in_pieces else "")
+        if self._have and self._etag:
+            headers["If-Range"] = self._etag
         async with self._means.web.get(self._wanted.source, headers, on_hub=self._wanted.on_hub) as answer:
             self._raise_for_status(answer)
             await self._identify(answer)
@@ -167,27 +178,30 @@ class Transfer:
                 raise TemporaryFailureError(self._unavailable("the server has no such range"))
 
     async def _resume(self) -> None:
-        """Take up what an earlier run left, once: where it is the beginning of what is wanted now, hash it, else drop it."""
-        if self._hashed:
-            return
-        notes = self._partial.notes
+        """Take up what is there: drop what cannot be the beginning of what is wanted, hash what is not hashed."""
+        if not self._taken_up:
+            self._taken_up = True
+            if not self._is_usable(self._partial.notes):
+                await self._reset()
+        if self._size is not None and self._partial.size > self._size:
+            await self._reset()
+        if not self._partial.hashed:
+            self._on_bytes(self._partial.size, self._size, 0)
+            await self._in_thread(lambda: self._partial.rehash(self._stop))
+        self._have = self._partial.size
+        self._highest = max(self._highest, self._have)
+        self._on_bytes(self._have, self._size, 0)
+
+    def _is_usable(self, notes: Notes | None) -> bool:
+        """Whether what an earlier run left can be the beginning of what is wanted now."""
         same = notes is not None and notes.source == self._wanted.source
-        if self._sha256 is not None:
-            usable = notes is None or notes.sha256 == self._sha256 or (notes.sha256 is None and same)
-        else:
-            # Without a digest only the server's own tag says whether its file is still the same.
-            usable = same and notes is not None and notes.etag is not None
         if notes is not None and same:
             self._etag = notes.etag
             self._size = self._size if self._size is not None else notes.size
-        if not usable or (self._size is not None and self._partial.size > self._size):
-            await self._reset()
-        elif self._partial.size:
-            self._on_bytes(self._partial.size, self._size, 0)
-            await self._in_thread(lambda: self._partial.rehash(self._stop))
-        self._have = self._highest = self._partial.size
-        self._hashed = True
-        self._on_bytes(self._have, self._size, 0)
+        if self._sha256 is not None:
+            return notes is None or notes.sha256 == self._sha256 or (notes.sha256 is None and same)
+        # Without a digest only the server's own tag says whether its file is still the same.
+        return same and self._etag is not None
 
     async def _reset(self) -> None:
         await self._in_thread(self._partial.reset)
@@ -230,9 +244,11 @@ class Transfer:
         if answer.headers.get("Content-Encoding", "identity").lower() not in {"", "identity"}:
             raise TemporaryFailureError(self._unavailable("the server compresses what must not be"))
         total: int | None = None
+        self._until = None
         if answer.status == 206:
             found = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
             start = int(found[1]) if found and found[1] else None
+            self._until = int(found[2]) + 1 if found and found[2] else None
             total = int(found[3]) if found and found[3] != "*" else None
             if start != self._have or (total is not None and self._size is not None and total != self._size):
                 await self._reset()
@@ -246,6 +262,7 @@ class Transfer:
                 cause = f"the server announces {total} bytes in place of {self._size}"
                 raise TemporaryFailureError(self._unavailable(cause))
         self._size = self._size if self._size is not None else total
+        self._until = self._size if self._until is None else self._until
         etag = answer.headers.get("ETag", "")
         self._etag = etag if etag.startswith('"') else None
         notes = Notes(self._wanted.source, self._sha256, self._size, self._etag, self._owners())
@@ -269,7 +286,7 @@ class Transfer:
         checked_at = self._have
         async with self._writing() as write:
             async for chunk in answer.response.content.iter_chunked(self._means.bandwidth.read_size):
-                room = None if self._size is None else self._size - self._have
+                room = None if self._until is None else self._until - self._have
                 await write(chunk if room is None or len(chunk) <= room else chunk[:room])
                 if self._have - checked_at >= CHECK_EVERY:
                     checked_at = self._have
@@ -277,8 +294,8 @@ class Transfer:
                 await self._means.bandwidth.take(len(chunk))
                 if room is not None and len(chunk) >= room:
                     break
-        if self._size is not None and self._have < self._size:
-            raise TemporaryFailureError(self._unavailable(f"it ended at {self._have} of {self._size} bytes"))
+        if self._until is not None and self._have < self._until:
+            raise TemporaryFailureError(self._unavailable(f"it ended at {self._have} of {self._until} bytes"))
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:

@@ -26,6 +26,7 @@ from jand.errors import (
     NoNetworkError,
     NotAHubError,
     PrivateAddressError,
+    RateLimitedError,
     UnsafeAddressError,
 )
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 MOST_HOPS: Final = 10
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _SMALL_BODY: Final = 64 << 10
+_LONGEST_PAUSE_S: Final = 2.0
 _LONGEST_HEADER: Final = 32 << 10
 """Signed addresses in Location are long."""
 
@@ -88,6 +90,10 @@ class Web:
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
+
+    async def wait_turn(self, url: str) -> None:
+        """Wait until *url* may be asked, for callers who hold nothing yet that others could use meanwhile."""
+        await self._pauses.wait(url)
 
     @contextlib.asynccontextmanager
     async def get(
@@ -140,7 +146,7 @@ class Web:
         trusted = self._allow_all or host in self._allowed
         if proxy and not trusted:
             _refuse_by_name(host)
-        await self._pauses.wait(url)
+        await self._short_wait(url)
         session = await self._session(trusted=trusted or proxy is not None)
         response = await session.get(target, headers=headers, allow_redirects=False, proxy=proxy)
         if response.status in {429, 503}:
@@ -148,6 +154,14 @@ class Web:
         elif exhausted := exhausted_for(response.headers):
             self._pauses.set(url, exhausted)
         return response
+
+    async def _short_wait(self, url: str) -> None:
+        """Wait for a short pause; fail for a long one, since whoever asks may hold what others could use meanwhile."""
+        remaining = self._pauses.remaining(url)
+        if remaining > _LONGEST_PAUSE_S:
+            message = f"cannot download {shown_url(url)}: the server wants to be left alone for {remaining:.0f} s"
+            raise TemporaryFailureError(RateLimitedError(message, hint="it is tried again by itself"), remaining)
+        await self._pauses.wait(url)
 
     def _find_proxy(self, target: URL, host: str) -> str | None:
         proxies = self._settings.proxies

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -102,6 +102,35 @@ class HubFile:
         with self.content.open("rb") as stream:
             stream.seek(start)
             return stream.read(count)
+
+
+@dataclass
+class FakeRepo:
+    """A repository; each revision (branch, tag) is a mapping of its own. *granted*: the tokens that may read a gated or private one."""
+
+    files: dict[str, HubFile]
+    private: bool = False
+    gated: bool = False
+    granted: frozenset[str] = frozenset()
+    revisions: dict[str, dict[str, HubFile]] = field(default_factory=dict)
+    downloads: int = 1000
+
+    def commit_of(self, revision: str) -> str | None:
+        for name in ("main", *self.revisions):
+            commit = self._commit(name)
+            if revision in {name, commit}:
+                return commit
+        return None
+
+    def files_at(self, revision: str) -> dict[str, HubFile] | None:
+        for name in ("main", *self.revisions):
+            if revision in {name, self._commit(name)}:
+                return self.files if name == "main" else self.revisions[name]
+        return None
+
+    def _commit(self, name: str) -> str:
+        files = self.files if name == "main" else self.revisions[name]
+        return hashlib.sha1(repr(sorted((path, file.sha256) for path, file in files.items())).encode()).hexdigest()
 
 
 def announced(name: str, size: int, facts: dict[str, str | int]) -> HubFile:

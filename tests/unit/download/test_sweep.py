@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jand.download.sweep import discard, sweep
+from jand.download.sweep import discard, folders_with_partials, sweep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +83,16 @@ def test_a_deleted_models_partials_go_at_once_but_for_those_that_others_want(tmp
     assert [path.exists() for path in (mine, shared, others)] == [False, True, True]
     discard(tmp_path, "two")
     assert not (tmp_path / ".jand-part").exists()
+
+
+def test_partials_are_found_where_no_model_is_left_and_not_behind_links(tmp_path: Path) -> None:
+    tree, outside = tmp_path / "models", tmp_path / "outside"
+    for directory in (tree / "a" / "deep", tree / "b", outside):
+        directory.mkdir(parents=True)
+        partial(directory, "x", "one")
+    partial(tree, "x", "one")
+    (tree / "link").symlink_to(outside)
+    assert set(folders_with_partials(tree)) == {tree, tree / "a" / "deep", tree / "b"}
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "link"])
