@@ -34,6 +34,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out, and say so at the end, what needs a system program that is not here."""
     kept, left_out = [], []
     for item in items:
+        if "soak" in getattr(item, "fixturenames", ()):
+            # make soak runs those whose counts depend on it, and no others.
+            item.add_marker(pytest.mark.soak)
         programs = {name for mark in item.iter_markers("needs") for name in mark.args}
         missing = sorted(name for name in programs if shutil.which(name) is None)
         if missing:
