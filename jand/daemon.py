@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import importlib.metadata
 import os
 import platform
@@ -55,6 +56,9 @@ log = structlog.get_logger(__name__)
 STREAMS_S: Final = 3.0
 """What running answers get when the daemon is told to stop; with what follows it ends within 5 s."""
 
+SPARING_S: Final = 60.0
+"""For how long the first scan goes without the garbage collector: a disk that hangs must not keep it off for ever."""
+
 
 async def run(loaded: Loaded) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status 0.
@@ -88,6 +92,7 @@ async def _serve(settings: Settings, root: Janroot, directory: Path, notifier: N
     watching = asyncio.create_task(manager.run(), name="manager")
     asked = asyncio.create_task(signals.asked.wait(), name="signals")
     ready = asyncio.create_task(_say_ready(manager, notifier), name="ready")
+    sparing = asyncio.create_task(_spare_collector(manager), name="first scan without collector")
     try:
         await asyncio.wait([watching, asked], return_when=asyncio.FIRST_COMPLETED)
         notifier.send("STOPPING=1")
@@ -97,9 +102,9 @@ async def _serve(settings: Settings, root: Janroot, directory: Path, notifier: N
         log.info("stopped", seconds=round(time.monotonic() - began, 2))
     finally:
         signals.remove()
-        for task in (watching, asked, ready):
+        for task in (watching, asked, ready, sparing):
             task.cancel()
-        await asyncio.gather(asked, ready, return_exceptions=True)
+        await asyncio.gather(asked, ready, sparing, return_exceptions=True)
         with contextlib.suppress(asyncio.CancelledError):
             await watching
 
@@ -125,6 +130,20 @@ def _version_facts() -> dict[str, str]:
 async def _say_ready(manager: Manager, notifier: Notifier) -> None:
     await manager.ready.wait()
     notifier.send("READY=1", f"STATUS={len(manager.list())} models")
+
+
+async def _spare_collector(manager: Manager) -> None:
+    """Keep the garbage collector from the first scan, of which everything stays: it would look at all of it again and again, for a third of the time that a start takes."""
+    gc.disable()
+    try:
+        async with asyncio.timeout(SPARING_S):
+            await manager.ready.wait()
+    except TimeoutError:
+        log.info("first scan takes long", seconds=SPARING_S)
+    finally:
+        # What is there now is hardly ever garbage, and need not be looked at for the rest of the daemon's life.
+        gc.freeze()
+        gc.enable()
 
 
 class _Signals:

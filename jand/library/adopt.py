@@ -73,7 +73,7 @@ def as_found(bare: BareBinary) -> Found | None:
     return Found(
         path=shown,
         folder=bare.folder,
-        directory=bare.directory,
+        place=bare.place,
         spec=spec,
         stamp=stamp,
         binaries=tuple(replace(binary, owned=False) for binary in bare.binaries),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from jand.library import documents
@@ -124,10 +123,10 @@ class _Draft:
     complaints: list[ErrorNote] = field(default_factory=list)
     paths: set[str] = field(default_factory=set)
 
-    def give_role(self, path: Path, role: Role | None) -> None:
+    def give_role(self, place: str, role: Role | None) -> None:
         """Let a file that was named before be what it is named for now, if that says more."""
         if role is not None:
-            self.binaries = [replace(one, role=role) if one.path == path else one for one in self.binaries]
+            self.binaries = [replace(one, role=role) if one.place == place else one for one in self.binaries]
 
     def load_first(self) -> None:
         """Of several weights that are no parts of one model, load the first and keep the others for who names them."""
@@ -277,7 +276,7 @@ class FolderClaims:
             error = ErrorNote("missing-binary", message, "put the file there, or correct the path in the JSON")
             role = role or (Role.PROJECTOR if quantisation.is_projector_name(reference) else Role.WEIGHTS)
             draft.complaints.append(error)
-            draft.binaries.append(Binary(inside or printable(plain), Path(plain), role, error=error))
+            draft.binaries.append(Binary(inside or printable(plain), plain, role, error=error))
 
     def _take_weights(self, draft: _Draft, stem: str, wanted: str | None, groups: Sequence[Group]) -> Group | None:
         chosen = identity.choose_weights(stem, wanted, groups)
@@ -323,7 +322,7 @@ class FolderClaims:
         self, draft: _Draft, name: str, file: BinaryFile, role: Role | None = None, *, elsewhere: bool = False
     ) -> None:
         if file.path in draft.paths:
-            draft.give_role(Path(file.path), role)
+            draft.give_role(file.path, role)
             return
         if role is None:
             role = Role.PROJECTOR if file.projector else Role.OTHER if file.adapter else Role.WEIGHTS
@@ -335,7 +334,7 @@ def to_binary(name: str, file: BinaryFile, role: Role, *, owned: bool) -> Binary
     verdict = file.verdict
     return Binary(
         name=name,
-        path=Path(file.path),
+        place=file.path,
         role=role,
         size=0 if verdict.stamp is None else verdict.stamp.size,
         needed=None if verdict.header is None else verdict.header.size_needed,

@@ -1,18 +1,18 @@
 """What a scan of one entry of a models tree finds, as plain values.
 
 An *entry* is one name directly in a models tree: a folder, with everything below it, or `LOOSE` for the files that lie directly in the tree. It is the unit
-of watching and of scanning; a model's own *folder* is the directory of its JSON, which may be the tree itself or lie several levels deep.
+of watching and of scanning; a model's own *folder* is the directory of its JSON, which may be the tree itself or lie several levels deep. A *place* is a real path as text, of which there are
+many: making a `Path` of it takes longer than the look at the file.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from jand.model.gguf import Header
     from jand.model.problem import ErrorNote, Problem
     from jand.model.spec import Spec
@@ -82,7 +82,7 @@ class Binary:
     """
 
     name: str
-    path: Path
+    place: str
     role: Role
     size: int = 0
     needed: int | None = None
@@ -94,6 +94,10 @@ class Binary:
     error: ErrorNote | None = None
 
     @property
+    def path(self) -> Path:
+        return Path(self.place)
+
+    @property
     def present(self) -> bool:
         """There at all, whole or not."""
         return self.stamp is not None
@@ -103,7 +107,7 @@ class Binary:
 class Found:
     """One model JSON with its binaries.
 
-    *path* and *folder* are shown to people (they begin with the tree's label; bytes that are no UTF-8 are escaped), *directory* and *file* are the real ones. *missing*: the
+    *path* and *folder* are shown to people (they begin with the tree's label; bytes that are no UTF-8 are escaped), *place* (of the folder), *directory* and *file* are the real ones. *missing*: the
     binaries that it names or that its split set demands, that are not there at all and may be fetched. *unresolved*: it names no weights and has none, so the importer
     must say what to fetch. *generated*: jand wrote its JSON and nobody has edited it since. *linked*: its folder is reached through a link, so nothing in it is written or
     deleted. *error*: why it cannot be `downloaded` as it lies (the first of its binaries' errors, an ambiguity, ...).
@@ -111,7 +115,7 @@ class Found:
 
     path: str
     folder: str
-    directory: Path
+    place: str
     spec: Spec
     stamp: Stamp
     binaries: tuple[Binary, ...] = ()
@@ -121,6 +125,10 @@ class Found:
     error: ErrorNote | None = None
     name: str = ""
     linked: bool = False
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.place)
 
     @property
     def file(self) -> Path:
@@ -146,9 +154,13 @@ class BareBinary:
     """
 
     folder: str
-    directory: Path
+    place: str
     binaries: tuple[Binary, ...]
     linked: bool = False
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.place)
 
     @property
     def whole(self) -> bool:

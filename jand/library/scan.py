@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jand.errors import LegacyGgmlError, RootOfflineError
@@ -220,7 +219,7 @@ class _Scan:
         return Found(
             path=reading.path,
             folder=folder.shown,
-            directory=Path(folder.path),
+            place=folder.path,
             spec=reading.spec,
             stamp=reading.stamp,
             binaries=claim.binaries,
@@ -248,7 +247,7 @@ class _Scan:
         return [
             BareBinary(
                 folder.shown,
-                Path(folder.path),
+                folder.path,
                 tuple(self._members(folder, files, group, groups, projectors)),
                 folder.linked,
             )
@@ -263,7 +262,7 @@ class _Scan:
             if (file := files.get(name)) is not None:
                 yield to_binary(name, file, Role.WEIGHTS, owned=self._tree.writable and not file.linked)
             else:
-                yield Binary(name, Path(folder.path) / name, Role.WEIGHTS)
+                yield Binary(name, f"{folder.path}/{name}", Role.WEIGHTS)
         chosen = identity.choose_projectors(group.stem, group, groups, projectors)
         if len(chosen) == 1:
             file = files[chosen[0].names[0]]

@@ -198,5 +198,5 @@ def _wish(found: Found) -> object:
         spec.metadata,
         init.ctx_len,
         init.n_parallel,
-        found.directory,
+        found.place,
     )

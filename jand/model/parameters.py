@@ -5,7 +5,7 @@ The names are those of model-specs.md, of OpenAI's API and of llama-server; ever
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
@@ -88,8 +88,12 @@ class Runtime(Part):
     parallel_tool_calls: bool | None = None
 
 
+_NO_RUNTIME: Final = Runtime()
+"""One for all, since pydantic would copy a default for each of them."""
+
+
 class Parameters(Part):
     """`init` is required where `parameters` is given; both are always there, with nothing set, where it is not."""
 
     init: Init
-    runtime: Runtime = Runtime()
+    runtime: Runtime = Field(default_factory=lambda: _NO_RUNTIME)

@@ -94,6 +94,10 @@ class Metadata(Part):
     generated: Line | None = Field(None, description="jand wrote this file by itself; changing anything makes it yours")
 
 
+_NO_PARAMETERS: Final = Parameters(init=Init())
+"""One for all specs without any, since pydantic would copy a default for each of them."""
+
+
 class Spec(Part):
     """Secrets are in here as the file has them: show `masked` to people, never this."""
 
@@ -104,8 +108,8 @@ class Spec(Part):
     object: Annotated[Literal["model"], BeforeValidator(_check_object)] = "model"
     created: Annotated[Whole, Field(ge=0), AfterValidator(_check_created)] | None = None
     owned_by: Line | None = None
-    parameters: Parameters = Parameters(init=Init())
-    metadata: Metadata = Metadata()
+    parameters: Parameters = Field(default_factory=lambda: _NO_PARAMETERS)
+    metadata: Metadata = Field(default_factory=Metadata)
 
     @model_validator(mode="before")
     @classmethod

@@ -1,23 +1,31 @@
 """A start with many folders: cold and warm, beside a plain Python loop over the same files in the same run, and what it keeps in memory and takes when quiet.
 
-What an interpreter and its imports take is measured with an empty root and taken off. Usage: python -m tests.bench.bench_start [FOLDERS]
+What an interpreter and its imports take is measured with an empty root and taken off. Usage: python -m tests.bench.bench_start [FOLDERS] [--quiet SECONDS]
 """
+
+# ruff: noqa: T201 - it reports to whoever runs it
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
 import shutil
-import sys
+import socket
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from tests.fakes import gguf_files
 from tests.fakes.daemon import DaemonProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RUNS = 3
 
@@ -34,7 +42,9 @@ def lay_out(models: Path, folders: int) -> None:
     for number in range(folders):
         folder = models / f"m{number:05}"
         folder.mkdir()
-        (folder / f"m{number:05}.json").write_text(json.dumps({"origin": f"tests/m{number}", "metadata": {"tags": ["x"]}}))
+        (folder / f"m{number:05}.json").write_text(
+            json.dumps({"origin": f"tests/m{number}", "metadata": {"tags": ["x"]}})
+        )
         weights = folder / f"m{number:05}.gguf"
         if number % 100:
             shutil.copyfile(plain, weights)
@@ -43,67 +53,102 @@ def lay_out(models: Path, folders: int) -> None:
             os.truncate(weights, size)
 
 
-def walk_and_stat(models: Path) -> float:
-    began = time.perf_counter()
+def walk_and_stat(models: Path) -> None:
     for entry in os.scandir(models):
         for file in os.scandir(entry.path):
             file.stat()
-    return time.perf_counter() - began
 
 
-def walk_and_read(models: Path) -> float:
-    began = time.perf_counter()
+def walk_and_read(models: Path) -> None:
     for entry in os.scandir(models):
         for file in os.scandir(entry.path):
             file.stat()
             with open(file.path, "rb") as stream:  # noqa: PTH123 - the plain loop
                 stream.read(65536)
-    return time.perf_counter() - began
 
 
-async def time_start(root: Path) -> tuple[float, DaemonProcess]:
-    daemon = DaemonProcess(root, "--log-level", "warning")
-    began = time.perf_counter()
-    daemon.spawn()
-    await daemon.ready(300)
-    return time.perf_counter() - began, daemon
+@dataclass(frozen=True, slots=True, order=True)
+class Cost:
+    """Seconds of computing (user and system), and by the clock."""
+
+    cpu: float
+    wall: float
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.cpu - other.cpu, self.wall - other.wall)
+
+    def beside(self, other: Cost) -> str:
+        return f"CPU {self.cpu:.2f} s against {other.cpu:.2f} s: ratio {self.cpu / other.cpu:.1f}; wall {self.wall:.2f} s against {other.wall:.2f} s: ratio {self.wall / other.wall:.1f}"
 
 
-async def best_start(root: Path, *, cold: bool) -> float:
-    taken = []
+def time_loop(loop: Callable[[Path], None], models: Path) -> Cost:
+    cpu, wall = time.process_time(), time.perf_counter()
+    loop(models)
+    return Cost(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+async def time_start(root: Path) -> tuple[Cost, DaemonProcess]:
+    """Start a daemon; what it took until it said that it is ready, by itself and without being asked."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told, tempfile.TemporaryDirectory() as scratch:
+        told.bind(f"{scratch}/notify")
+        told.settimeout(300)
+        daemon = DaemonProcess(root, "--log-level", "warning", environ={"NOTIFY_SOCKET": f"{scratch}/notify"})
+        began = time.perf_counter()
+        process = psutil.Process(daemon.spawn().pid)
+        while b"READY=1" not in told.recv(4096):
+            pass
+        wall, used = time.perf_counter() - began, process.cpu_times()
+        return Cost(used.user + used.system, wall), daemon
+
+
+async def time_starts(root: Path, *, cold: bool) -> Cost:
+    """Return the median of some starts, by its CPU time: other processes on the machine count for little."""
+    costs = []
     for _ in range(RUNS):
         if cold:
             shutil.rmtree(root / ".jand", ignore_errors=True)
-        seconds, daemon = await time_start(root)
-        taken.append(seconds)
+        cost, daemon = await time_start(root)
+        costs.append(cost)
         await daemon.__aexit__(None, None, None)
-    return sorted(taken)[RUNS // 2]
+    return sorted(costs)[RUNS // 2]
 
 
-async def main() -> None:
-    folders = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+async def main(folders: int, *, quiet_s: float) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root, empty = Path(scratch) / "root", Path(scratch) / "empty"
         lay_out(root / "models", folders)
         (empty / "models").mkdir(parents=True)
-        nothing = await best_start(empty, cold=True)
-        read = sorted(walk_and_read(root / "models") for _ in range(RUNS))[RUNS // 2]
-        stat = sorted(walk_and_stat(root / "models") for _ in range(RUNS))[RUNS // 2]
-        cold = await best_start(root, cold=True) - nothing
-        warm = await best_start(root, cold=False) - nothing
-        print(f"{folders} folders; a start with none takes {nothing:.2f} s")  # noqa: T201
-        print(f"cold {cold:.2f} s, walk+stat+read loop {read:.2f} s: ratio {cold / read:.1f}")  # noqa: T201
-        print(f"warm {warm:.2f} s, walk+stat loop {stat:.2f} s: ratio {warm / stat:.1f}")  # noqa: T201
-        _, daemon = await time_start(root)
-        process = psutil.Process(daemon.pid)
-        await asyncio.sleep(10)
-        before, began = process.cpu_times(), time.monotonic()
-        await asyncio.sleep(60)
-        after, took = process.cpu_times(), time.monotonic() - began
-        cpu = (after.user + after.system - before.user - before.system) / took
-        print(f"resident {process.memory_info().rss / 1e6:.0f} MB, CPU over a quiet minute {100 * cpu:.2f} %")  # noqa: T201
-        await daemon.__aexit__(None, None, None)
+        nothing = await time_starts(empty, cold=True)
+        read = sorted(time_loop(walk_and_read, root / "models") for _ in range(RUNS))[RUNS // 2]
+        stat = sorted(time_loop(walk_and_stat, root / "models") for _ in range(RUNS))[RUNS // 2]
+        cold = await time_starts(root, cold=True) - nothing
+        warm = await time_starts(root, cold=False) - nothing
+        print(
+            f"{folders} folders; a start with none takes {nothing.cpu:.2f} s of CPU, {nothing.wall:.2f} s by the clock"
+        )
+        print("cold, beside walk+stat+read:", cold.beside(read))
+        print("warm, beside walk+stat:     ", warm.beside(stat))
+        await watch_quiet(root, quiet_s)
+
+
+async def watch_quiet(root: Path, quiet_s: float) -> None:
+    """Say what a daemon keeps in memory and takes while nothing happens."""
+    if not quiet_s:
+        return
+    _, daemon = await time_start(root)
+    process = psutil.Process(daemon.pid)
+    await asyncio.sleep(10)
+    before, began = process.cpu_times(), time.monotonic()
+    await asyncio.sleep(quiet_s)
+    after, took = process.cpu_times(), time.monotonic() - began
+    cpu = (after.user + after.system - before.user - before.system) / took
+    print(f"resident {process.memory_info().rss / 1e6:.0f} MB, CPU over {quiet_s:.0f} quiet seconds {100 * cpu:.2f} %")
+    await daemon.__aexit__(None, None, None)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", type=int, nargs="?", default=10_000)
+    parser.add_argument("--quiet", type=float, default=60.0, help="how many seconds to watch it doing nothing")
+    given = parser.parse_args()
+    asyncio.run(main(given.folders, quiet_s=given.quiet))

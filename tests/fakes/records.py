@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jand.model.document import parse
-
 from jand.library.findings import Binary, Found, Role, Stamp
+from jand.model.document import parse
 from jand.model.record import PublicState, Record
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def make_found(
     size = 100 if whole else 50
     binary = Binary(
         name="weights.gguf",
-        path=folder / "weights.gguf",
+        place=f"{folder}/weights.gguf",
         role=Role.WEIGHTS,
         size=size,
         needed=100,
@@ -54,7 +53,7 @@ def make_found(
     return Found(
         path=path,
         folder=str(Path(path).parent),
-        directory=folder,
+        place=str(folder),
         spec=make_spec(**fields),
         stamp=Stamp(1, 2, 10, 1_686_935_002_000_000_000, 1),
         binaries=(binary,),

@@ -24,7 +24,7 @@ PROBLEM = Problem("models/phi", "broken-link", "cannot follow it")
 
 
 def found(path: str) -> Found:
-    return Found(path, path.rpartition("/")[0], Path("/janroot"), SPEC, Stamp(1, 2, 3, 4, 5))
+    return Found(path, path.rpartition("/")[0], "/janroot", SPEC, Stamp(1, 2, 3, 4, 5))
 
 
 def look(

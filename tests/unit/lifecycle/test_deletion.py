@@ -33,10 +33,10 @@ def lay_out(tree: Path, json_name: str, binaries: Sequence[str]) -> Found:
         if not path.exists():
             path.write_bytes(b"weights")
         found.append(
-            Binary(name, path, Role.WEIGHTS, size=7, whole=True, owned=not path.is_symlink(), stamp=stamp(path))
+            Binary(name, str(path), Role.WEIGHTS, size=7, whole=True, owned=not path.is_symlink(), stamp=stamp(path))
         )
     folder = str(json_path.parent.relative_to(tree.parent))
-    return Found(f"models/{json_name}", folder, json_path.parent, make_spec(), stamp(json_path), tuple(found))
+    return Found(f"models/{json_name}", folder, str(json_path.parent), make_spec(), stamp(json_path), tuple(found))
 
 
 def delete(found: Found, others: Sequence[Found], tree: Path, *, keep_files: bool = False) -> deletion.Deletion:
