@@ -36,7 +36,7 @@ class Space:
         device = os.fstat(descriptor).st_dev
         status = os.fstatvfs(descriptor)
         free = status.f_bavail * status.f_frsize
-        reserve = max(self._min_free, status.f_blocks * status.f_frsize // RESERVED_SHARE)
+        reserve = reserve_of(status, self._min_free)
         with self._lock:
             claims = self._wanted.setdefault(device, {})
             others = sum(count for other, count in claims.items() if other is not who)
@@ -55,6 +55,11 @@ class Space:
         message = f"cannot download {what}: {gb(remaining)} are to come, the disk has {gb(free)} free of which {gb(reserve)} stay free{also}"
         hint = "make room on the disk; what is here already is kept, and it goes on by itself"
         return DiskFullError(message, hint=hint, retry_after_s=self._retry_after_s, needed=remaining, free=free)
+
+
+def reserve_of(status: os.statvfs_result, min_free: int) -> int:
+    """Return the bytes of a file system that no download may take."""
+    return max(min_free, status.f_blocks * status.f_frsize // RESERVED_SHARE)
 
 
 def disk_error(error: OSError, what: str, *, retry_after_s: float) -> DownloadError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from jand.download import sweep
+from jand.download.disk import reserve_of
 from jand.download.importers import IMPORTERS
 from jand.download.importers.importer import find_one_model
 from jand.download.importers.janhq import LARGEST_JSON, parse_own_json
@@ -101,7 +102,7 @@ class Planner:
         while not existing.exists() and existing != existing.parent:
             existing = existing.parent
         status = os.statvfs(existing)
-        free = status.f_bavail * status.f_frsize - self._settings.min_free
+        free = status.f_bavail * status.f_frsize - reserve_of(status, self._settings.min_free)
         notes = sweep.read_all_notes(directory)
         return max(0, free), tuple(each.source for each in notes)
 
