@@ -56,8 +56,11 @@ class Watched:
     picture: dict[Key, EntryScan] = field(default_factory=dict)
     told: list[EntryScan] = field(default_factory=list)
     statuses: list[WatchStatus] = field(default_factory=list)
+    listeners: list[Callable[[EntryScan], None]] = field(default_factory=list)
 
     def on_scan(self, found: EntryScan) -> None:
+        for listener in self.listeners:
+            listener(found)
         key = (found.tree.label, found.entry)
         self.told.append(found)
         if found.exists:
