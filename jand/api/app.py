@@ -184,6 +184,18 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     ),
     Route(
         method="POST",
+        path="/v1/responses",
+        handler=inference.responses,
+        summary="Answer in the form of OpenAI's responses, without keeping anything",
+        query=Nothing,
+        body=Nothing,
+        reads=InferenceBody,
+        answer=None,
+        media=STREAM,
+        errors=INFERRING,
+    ),
+    Route(
+        method="POST",
         path="/openai/deployments/{id}/chat/completions",
         handler=inference.deployed_chat_completions,
         summary="Answer a conversation, for clients made for Azure: a model is their deployment, api-version is ignored",

@@ -6,11 +6,14 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from jand.api.durations import parse_duration
 from jand.api.relay import Relay
 from jand.api.route import read_body
 from jand.errors import BadJsonError, BadRequestError, ModelNotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiohttp import web
 
     from jand.api.route import Call
@@ -44,14 +47,24 @@ async def deployed_embeddings(call: Call[Nothing, Nothing]) -> web.StreamRespons
     return await infer(call, "/v1/embeddings", deployment=call.id)
 
 
+async def responses(call: Call[Nothing, Nothing]) -> web.StreamResponse:
+    return await infer(call, "/v1/responses")
+
+
 async def infer(call: Call[Nothing, Nothing], path: str, *, deployment: str = "") -> web.StreamResponse:
     """Answer from the model that the body names, or from *deployment*: a path of Azure's names the model, and its bodies need not."""
+    if deployment:
+        call.shared.manager.get(deployment)
     body = await read_body(call.request, call.shared.settings.max_inference_body)
-    wanted = deployment or await read_model(body)
+    content = await run(parse_object, body)
+    wanted = deployment or get_model(content)
+    keep_alive_s = parse_duration(content.get("keep_alive"), param="keep_alive")
     try:
-        async with call.shared.manager.use(wanted) as upstream:
+        async with call.shared.manager.use(wanted, keep_alive_s=keep_alive_s) as upstream:
             if deployment or upstream.model_id != wanted:
-                body = await run(renamed, body, upstream.model_id)
+                body = await run(rename, body, content, upstream.model_id)
+            # Nobody needs it while the answer lasts, and it may be large.
+            content.clear()
             relay = Relay(call.request, upstream, model=wanted, drain=call.shared.drain)
             return await relay.run(path, body)
     except ModelNotFoundError as error:
@@ -59,9 +72,8 @@ async def infer(call: Call[Nothing, Nothing], path: str, *, deployment: str = ""
         raise
 
 
-async def read_model(body: bytes) -> str:
-    """Return what *body* names as its model. Raises BadJsonError or BadRequestError."""
-    content = await run(parse_object, body)
+def get_model(content: Mapping[str, Any]) -> str:
+    """Return what a body names as its model. Raises BadRequestError."""
     model = content.get("model")
     if not isinstance(model, str) or not model:
         missing = "it is missing" if model is None else "it is no text"
@@ -71,7 +83,8 @@ async def read_model(body: bytes) -> str:
     return model
 
 
-async def run(work: Any, body: bytes, *more: str) -> Any:
+async def run(work: Any, body: bytes, *more: object) -> Any:
+    """Do *work* on *body*, in a thread where it is large."""
     return await asyncio.to_thread(work, body, *more) if len(body) > LARGE else work(body, *more)
 
 
@@ -92,5 +105,6 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return content
 
 
-def renamed(body: bytes, model: str) -> bytes:
-    return json.dumps(parse_object(body) | {"model": model}).encode()
+def rename(body: bytes, content: Mapping[str, Any], model: str) -> bytes:
+    """Return *body*, which was read as *content*, with *model* as its model."""
+    return body if content.get("model") == model else json.dumps({**content, "model": model}).encode()

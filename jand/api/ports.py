@@ -90,5 +90,5 @@ class Manager(Protocol):
 
     def overview(self) -> Mapping[str, Any]: ...
 
-    def use(self, model_id: str) -> AbstractAsyncContextManager[Upstream]:
-        """Make sure that it runs and count a request in flight within the context."""
+    def use(self, model_id: str, *, keep_alive_s: float | None = None) -> AbstractAsyncContextManager[Upstream]:
+        """Make sure that it runs and count a request in flight within the context; *keep_alive_s* is how long it stays after that (negative: for ever)."""

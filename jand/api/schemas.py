@@ -6,12 +6,16 @@ These are not the internal objects; `render` and the handlers make them. Times a
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from jand.model.problem import Severity  # noqa: TC001 - pydantic reads annotations at run time
 from jand.model.record import PublicState, Transition  # noqa: TC001 - as above
+
+KEEP_ALIVE: Final = (
+    'how long the model stays when it is idle after this: seconds, or a text such as "5m"; 0 at once, negative never'
+)
 
 
 class Nothing(BaseModel):
@@ -69,6 +73,7 @@ class InferenceBody(BaseModel):
 
     model: str = Field(description="the id of a model, or an alias")
     stream: bool | None = None
+    keep_alive: float | str | None = Field(default=None, description=KEEP_ALIVE)
 
 
 class DeployedBody(BaseModel):
@@ -77,6 +82,7 @@ class DeployedBody(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     stream: bool | None = None
+    keep_alive: float | str | None = Field(default=None, description=KEEP_ALIVE)
 
 
 # -- the model object -------------------------------------------------------------------------------------------------

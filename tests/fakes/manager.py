@@ -158,9 +158,9 @@ class FakeManager:
         return {"models": len(self._records), "at": time.time()}
 
     @contextlib.asynccontextmanager
-    async def use(self, model_id: str) -> AsyncIterator[Upstream]:
+    async def use(self, model_id: str, *, keep_alive_s: float | None = None) -> AsyncIterator[Upstream]:
         record = self.get(model_id)
-        self._asked("use", record.id)
+        self._asked("use", record.id, keep_alive_s=keep_alive_s)
         await self.hold.wait()
         if self._session is None:
             raise JandError("no upstream in this test")

@@ -30,6 +30,7 @@ _HARMLESS: Final = frozenset(
     {
         *(
             "user",
+            "keep_alive",  # meant for the daemon, which has read it
             "metadata",
             "store",
             "service_tier",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.fakes.api import ServedApi
     from tests.fakes.manager import FakeManager
 
-ROUTES = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+ROUTES = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
 
 
 async def die(exchange: Exchange) -> None:
