@@ -165,3 +165,84 @@ async def test_schema_that_cannot_be_kept_is_refused(ask: Asker) -> None:
     error = await ask.refused(CHAT, messages=user("x"), response_format=form)
     assert error["param"] == "response_format"
     assert "not" in error["message"]
+
+
+# -- tools ----------------------------------------------------------------------------------------------------------------
+
+BOOK = {
+    "type": "function",
+    "function": {
+        "name": "book",
+        "description": "Book a table",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "guests": {"type": "integer", "minimum": 1, "maximum": 20},
+                "name": {"type": "string", "maxLength": 10},
+            },
+            "required": ["guests"],
+        },
+    },
+}
+CANCEL = {"type": "function", "function": {"name": "cancel", "parameters": {"type": "object", "properties": {}}}}
+
+
+class Booking(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    guests: int = Field(ge=1, le=20)
+    name: str | None = Field(default=None, max_length=10)
+
+
+async def test_every_required_call_parses(ask: Asker, soak: bool) -> None:
+    limit = asyncio.Semaphore(8)
+
+    async def one(seed: int) -> None:
+        async with limit:
+            answer = await ask.ok(
+                CHAT, messages=user(f"{seed}"), tools=[BOOK, CANCEL], tool_choice="required", seed=seed, temperature=1.3
+            )
+        (choice,) = answer["choices"]
+        assert choice["finish_reason"] == "tool_calls", choice
+        assert choice["message"]["content"] is None
+        for call in choice["message"]["tool_calls"]:
+            assert call["type"] == "function"
+            if call["function"]["name"] == "book":
+                Booking.model_validate_json(call["function"]["arguments"])
+            else:
+                assert json.loads(call["function"]["arguments"]) == {}
+
+    await asyncio.gather(*(one(seed) for seed in range(200 if soak else 20)))
+
+
+async def test_named_tool_is_called_and_streamed(ask: Asker) -> None:
+    choice = {"type": "function", "function": {"name": "book"}}
+    events = await ask.stream(CHAT, messages=user("x"), tools=[BOOK, CANCEL], tool_choice=choice, seed=1)
+    deltas = [event["choices"][0]["delta"] for event in events]
+    (call,) = [call for delta in deltas for call in delta.get("tool_calls", [])]
+    assert (call["index"], call["function"]["name"]) == (0, "book")
+    Booking.model_validate_json(call["function"]["arguments"])
+    assert events[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+async def test_free_choice_calls_or_talks(ask: Asker) -> None:
+    for seed in range(5):
+        answer = await ask.ok(CHAT, messages=user("x"), tools=[CANCEL], seed=seed, max_tokens=60)
+        message = answer["choices"][0]["message"]
+        assert message.get("tool_calls") or isinstance(message["content"], str)
+
+
+async def test_calls_and_results_of_before_are_understood(ask: Asker) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "cancel", "arguments": "{}"}}
+    messages = [
+        *user("x"),
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "done"},
+    ]
+    answer = await ask.ok(CHAT, messages=messages, tools=[CANCEL], tool_choice="none", max_tokens=5)
+    assert "tool_calls" not in answer["choices"][0]["message"]
+
+
+async def test_tool_choice_without_tools_is_refused(ask: Asker) -> None:
+    error = await ask.refused(CHAT, messages=user("x"), tool_choice="required")
+    assert error["param"] == "tool_choice"

@@ -445,14 +445,18 @@ async def test_prefix_of_a_conversation_is_not_read_again(ask: Asker) -> None:
     assert said(again) == said(first)
 
 
-async def test_client_that_leaves_ends_its_generation(worker: Worker, ask: Asker) -> None:
-    before = await cancelled(ask)
-    leaving = Asker(worker.socket)
-    events = leaving.events(TEXT, prompt="hello", max_tokens=400, ignore_eos=True)
-    await anext(events)
-    await leaving.__aexit__()
-    await until(lambda: idle(ask), what="the slot to be free")
-    assert await cancelled(ask) == before + 1
+async def test_client_that_leaves_ends_its_generation(config: WorkerConfig) -> None:
+    """The answer would take minutes; the slot is free at once."""
+    started = await Worker.start(replace(config, init={**config.init, "n_parallel": 1, "ctx_len": 1 << 17}))
+    async with Asker(started.socket) as ask:
+        leaving = Asker(started.socket)
+        events = leaving.events(TEXT, prompt="hello", ignore_eos=True)
+        await anext(events)
+        assert await busy(ask)
+        await leaving.__aexit__()
+        await until(lambda: idle(ask), what="the slot to be free")
+        assert await cancelled(ask) == 1
+    await started.stop(grace_s=5)
 
 
 async def test_client_that_leaves_while_it_waits_costs_nothing(worker: Worker, ask: Asker) -> None:

@@ -34,8 +34,8 @@ class Wanted:
     grammar: str | None = None
     logprobs: int | None = None
     cache_prompt: bool = True
-    special: bool = False
-    """Whether control tokens appear in the text."""
+    preserved: frozenset[int] = frozenset()
+    """Control tokens that appear in the text all the same: those that mark a tool call."""
 
 
 @dataclass(slots=True)

@@ -301,7 +301,7 @@ class Engine:
         work.next_token = token
         if self._weights.ends(token):
             return Delta(text=work.stream.end(), finish="stop")
-        piece = self._weights.piece(token, special=wanted.special)
+        piece = self._weights.piece(token, special=token in wanted.preserved)
         text = work.stream.feed(piece)
         told = (logprobs.describe(self._weights, raw, token, wanted.logprobs or 0),) if raw is not None else ()
         if work.stream.stopped is None and usage.completion_tokens < work.limit:

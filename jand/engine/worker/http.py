@@ -221,9 +221,11 @@ def _events_of(completion: Completion, index: int, delta: Delta, begun: set[int]
         if (first := shape.first(index)) is not None:
             data += shapes.event(first)
     if delta.text or delta.logprobs:
-        data += shapes.event(shape.delta(index, delta.text, delta.logprobs if completion.wants_logprobs else None))
+        for chunk in shape.delta(index, delta.text, delta.logprobs if completion.wants_logprobs else None):
+            data += shapes.event(chunk)
     if delta.finish is not None:
-        data += shapes.event(shape.last(index, delta.finish))
+        for chunk in shape.last(index, delta.finish):
+            data += shapes.event(chunk)
     return data
 
 

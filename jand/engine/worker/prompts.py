@@ -25,9 +25,10 @@ class Prompt:
 
 
 class Prompter(Protocol):
-    """*kind* says in the model's details where its prompts come from."""
+    """*kind* says in the model's details where its prompts come from; *source* is the template, where there is one."""
 
     kind: str
+    source: str
 
     async def render(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> Prompt:
         """Put *messages*, whose contents are text, into the form the model was trained on; *variables* are a template's further ones."""
@@ -42,6 +43,7 @@ class JsonPrompter:
     """
 
     kind = "json"
+    source = ""
 
     def __init__(self, pre_prompt: str, user_prompt: str, ai_prompt: str) -> None:
         self._pre, self._user, self._ai = pre_prompt, user_prompt, ai_prompt
@@ -78,7 +80,8 @@ class TemplatePrompter:
 
     kind = "gguf"
 
-    def __init__(self, process: TemplateProcess, system: str) -> None:
+    def __init__(self, source: str, process: TemplateProcess, system: str) -> None:
+        self.source = source
         self._process = process
         self._system = system
 
@@ -94,6 +97,7 @@ class ChatMLPrompter:
     """What most models understand when nothing is known."""
 
     kind = "chatml"
+    source = ""
 
     def __init__(self, system: str) -> None:
         self._system = system
@@ -122,5 +126,5 @@ def choose_prompter(options: Options, weights: Weights) -> Prompter:
     if template := weights.facts.chat_template:
         bos = weights.text([weights.bos], special=True) if weights.bos >= 0 else ""
         eos = weights.text([weights.eos], special=True) if weights.eos >= 0 else ""
-        return TemplatePrompter(TemplateProcess(template, bos, eos), options.pre_prompt)
+        return TemplatePrompter(template, TemplateProcess(template, bos, eos), options.pre_prompt)
     return ChatMLPrompter(options.pre_prompt)

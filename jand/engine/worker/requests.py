@@ -15,10 +15,11 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from jand.engine.worker.sampling import DEFAULT_BREAKERS, RANDOM_SEED, Sampling
 from jand.engine.worker.schema import schema_to_grammar
+from jand.engine.worker.tools import Tool, ToolChoice  # noqa: TC001 - pydantic looks them up
 from jand.errors import BadJsonError, BadRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 R = TypeVar("R", bound="SamplingRequest")
 MAX_STOPS: Final = 32
@@ -191,6 +192,12 @@ class ChatMessage(BaseModel):
 
 
 class ChatRequest(SamplingRequest):
+    """*reasoning_format* `none` leaves what the model thinks in its text."""
+
+    tools: list[Tool] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_format: Literal["none", "auto", "deepseek"] = "auto"
     messages: list[ChatMessage] = Field(min_length=1)
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
@@ -257,7 +264,7 @@ def parse_body(data: bytes) -> dict[str, Any]:
 
 def parse_request(kind: type[R], body: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[R, list[str]]:
     """Return the request with *defaults* for what *body* leaves out, and the names of unknown fields."""
-    refuse_unhonoured(body)
+    refuse_unhonoured(body, taken=kind.model_fields.keys())
     given = dict(defaults)
     if {"max_tokens", "max_completion_tokens", "n_predict"} & body.keys():
         given.pop("max_tokens", None)
@@ -320,10 +327,10 @@ def _bias_tokens(key: object, tokens_of: Any) -> list[int]:
     return [int(text)] if text.lstrip("-").isdecimal() else list(tokens_of(text))
 
 
-def refuse_unhonoured(body: Mapping[str, Any]) -> None:
-    """Raise for a known field that asks for what is not done here."""
+def refuse_unhonoured(body: Mapping[str, Any], *, taken: Collection[str]) -> None:
+    """Raise for a known field that asks for what is not done here; those *taken* belong to the request."""
     for name, neutral in _NEUTRAL.items():
-        if name in body and body[name] not in neutral:
+        if name in body and name not in taken and body[name] not in neutral:
             raise BadRequestError(f'cannot honour "{name}" for this model', hint="leave it out", param=name)
 
 

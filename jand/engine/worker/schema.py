@@ -51,8 +51,16 @@ Schema = dict[str, Any]
 
 def schema_to_grammar(schema: object, *, param: str = "response_format") -> str:
     """Return the grammar of *schema*; BadRequestError with *param* where it cannot be kept."""
+    text = "".join(f"{name} ::= {rule}\n" for name, rule in schema_rules(schema, param=param).items())
+    if len(text) > MOST_BYTES:
+        raise BadRequestError("cannot follow the JSON schema: it is too large", param=param)
+    return text
+
+
+def schema_rules(schema: object, *, param: str) -> dict[str, str]:
+    """Return the rules of that grammar by name; `root` is the schema, `space` is what may stand between tokens."""
     try:
-        text = _Grammar(schema).text()
+        return _Grammar(schema).rules()
     except (UnsupportedSchemaError, UnsupportedPatternError, UnsupportedBoundsError) as error:
         raise BadRequestError(f"cannot follow the JSON schema: {error}", param=param) from error
     except RecursionError as error:
@@ -61,9 +69,6 @@ def schema_to_grammar(schema: object, *, param: str = "response_format") -> str:
         raise BadRequestError(
             "cannot follow the JSON schema: a keyword has a value of the wrong type", param=param
         ) from error
-    if len(text) > MOST_BYTES:
-        raise BadRequestError("cannot follow the JSON schema: it is too large", param=param)
-    return text
 
 
 class UnsupportedSchemaError(ValueError):
@@ -80,14 +85,14 @@ class _Grammar:
         self._depth = 0
         self._rules["root"] = self._visit(schema)
 
-    def text(self) -> str:
+    def rules(self) -> dict[str, str]:
         if "value" in self._rules:
             self._rules["string"] = r'"\"" char* "\""'
             self._rules["object"] = (
                 '"{" space (string space ":" space value space ("," space string space ":" space value space)*)? "}"'
             )
             self._rules["array"] = '"[" space (value space ("," space value space)*)? "]"'
-        return "".join(f"{name} ::= {rule}\n" for name, rule in self._rules.items())
+        return dict(self._rules)
 
     def _rule(self, text: str) -> str:
         """Name *text* and return the name; one that is an atom already stays."""
@@ -261,7 +266,7 @@ class _Grammar:
                     raise UnsupportedSchemaError(f'"{name}" is required and not allowed')
                 properties[name] = more
         if not properties:
-            return self._map(schema, more)
+            return self._map(schema, False if "properties" in schema and "additionalProperties" not in schema else more)
         return '"{" space ' + self._members(properties, _choose(schema, list(properties), set(required))) + ' "}"'
 
     def _members(self, properties: Schema, chosen: list[tuple[str, bool]]) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jand.engine.worker import requests
+from jand.engine.worker import requests, tools
 from jand.engine.worker.answer import Answer, Delta, Wanted
 from jand.engine.worker.notes import log_unknown, note
-from jand.engine.worker.requests import ChatRequest, CompletionRequest, SamplingRequest
+from jand.engine.worker.reading import THINK, Reader
+from jand.engine.worker.requests import ChatRequest, CompletionRequest
 from jand.engine.worker.shapes import ChatShape, Shape, TextShape
+from jand.engine.worker.tools import Family
 from jand.errors import BadRequestError
 
 if TYPE_CHECKING:
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from jand.engine.worker.engine import Engine
-    from jand.engine.worker.prompts import Message, Prompter
+    from jand.engine.worker.prompts import Message, Prompt, Prompter
+    from jand.engine.worker.tools import Offer
     from jand.engine.worker.weights import Weights
 
 
@@ -57,21 +60,39 @@ class Service:
         """Queue the answers to a chat request; BadRequestError and QueueFullError as they come."""
         request, unknown = requests.parse_request(ChatRequest, requests.parse_body(data), self._defaults)
         log_unknown(unknown)
+        offer = tools.make_offer(
+            request.tools, request.tool_choice, parallel=request.parallel_tool_calls, template=self._prompter.source
+        )
+        prompt = await self._render(request, offer)
+        tokens = self._tokens(prompt.text)
+        marks = tools.MARKS[offer.family] if offer is not None else ()
+        wanted = self._wanted(request, [tokens], (*request.stop, *prompt.stops), offer, marks)
+
+        def reader() -> Reader:
+            return Reader(
+                family=None if offer is None else offer.family,
+                separate_thoughts=request.reasoning_format != "none",
+                thinking=prompt.text.rstrip().endswith(THINK[0]),
+            )
+
+        return self._submit(request, wanted, ChatShape(self.model_id, reader))
+
+    async def _render(self, request: ChatRequest, offer: Offer | None) -> Prompt:
         messages = [text_message(message) for message in request.messages]
         variables = {**request.chat_template_kwargs, "add_generation_prompt": request.add_generation_prompt}
-        prompt = await self._prompter.render(messages, variables)
-        tokens = self._tokens(prompt.text)
-        stops = (*request.stop, *prompt.stops)
-        wanted = self._wanted(request, [tokens], stops, request.wanted_logprobs)
-        return self._submit(request, wanted, ChatShape(self.model_id), request.wanted_logprobs)
+        if tools.find_family(self._prompter.source) is Family.GENERIC:
+            return await self._prompter.render(tools.tell_generic(messages, offer), variables)
+        if offer is not None:
+            variables["tools"] = offer.describe()
+        return await self._prompter.render(tools.with_objects(messages), variables)
 
     async def complete(self, data: bytes) -> Completion:
         """Queue the answers to a text completion; each prompt has `n` of them."""
         request, unknown = requests.parse_request(CompletionRequest, requests.parse_body(data), self._defaults)
         log_unknown(unknown)
         prompts = [self._tokens(prompt) if isinstance(prompt, str) else prompt for prompt in request.prompts()]
-        wanted = self._wanted(request, prompts, tuple(request.stop), request.wanted_logprobs)
-        return self._submit(request, wanted, TextShape(self.model_id), request.wanted_logprobs)
+        wanted = self._wanted(request, prompts, tuple(request.stop))
+        return self._submit(request, wanted, TextShape(self.model_id))
 
     def cancel(self, completion: Completion) -> None:
         for answer in completion.answers:
@@ -81,7 +102,12 @@ class Service:
         return self.weights.tokenize(text, special=True, add_special=not self.weights.starts_with_bos(text))
 
     def _wanted(
-        self, request: SamplingRequest, prompts: Sequence[list[int]], stops: tuple[str, ...], logprobs: int | None
+        self,
+        request: ChatRequest | CompletionRequest,
+        prompts: Sequence[list[int]],
+        stops: tuple[str, ...],
+        offer: Offer | None = None,
+        marks: Sequence[str] = (),
     ) -> list[Wanted]:
         bias = requests.bias_of(
             request,
@@ -89,6 +115,10 @@ class Service:
             self.weights.facts.n_vocab,
         )
         grammar = requests.grammar_of(request)
+        if offer is not None and (call_grammar := offer.grammar()) is not None:
+            if grammar is not None:
+                raise BadRequestError("cannot follow a format and call tools in it", param="response_format")
+            grammar = call_grammar
         return [
             Wanted(
                 prompt=prompt,
@@ -96,17 +126,23 @@ class Service:
                 max_tokens=request.limit,
                 stops=stops,
                 grammar=grammar,
-                logprobs=logprobs,
+                logprobs=request.wanted_logprobs,
+                preserved=self._control_tokens(marks),
                 cache_prompt=request.cache_prompt,
             )
             for prompt in prompts
             for choice in range(request.n)
         ]
 
-    def _submit(self, request: SamplingRequest, wanted: list[Wanted], shape: Shape, logprobs: int | None) -> Completion:
+    def _control_tokens(self, marks: Sequence[str]) -> frozenset[int]:
+        """Return those of *marks* that are tokens of their own."""
+        found = [self.weights.tokenize(mark, special=True, add_special=False) for mark in marks if mark]
+        return frozenset(tokens[0] for tokens in found if len(tokens) == 1)
+
+    def _submit(self, request: ChatRequest | CompletionRequest, wanted: list[Wanted], shape: Shape) -> Completion:
         answers = tuple(Answer(each) for each in wanted)
         self.engine.submit(*answers)
-        return Completion(answers, shape, request.stream, request.include_usage, logprobs is not None)
+        return Completion(answers, shape, request.stream, request.include_usage, request.wanted_logprobs is not None)
 
 
 def deliver_to(loop: asyncio.AbstractEventLoop) -> Any:

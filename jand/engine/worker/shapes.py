@@ -7,10 +7,13 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from jand.engine.worker.reading import Called, Said, Thought
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from jand.engine.worker.answer import TokenLogprob, Usage
+    from jand.engine.worker.reading import Piece, Reader
     from jand.errors import JandError
 
 STATUS: Final = {
@@ -71,9 +74,10 @@ class Shape(Protocol):
     def first(self, index: int) -> dict[str, Any] | None:
         """Return the chunk before all text of a choice, where there is one."""
 
-    def delta(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any]: ...
+    def delta(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None) -> list[dict[str, Any]]:
+        """Return the chunks for more text, none where it must be held back."""
 
-    def last(self, index: int, finish: str) -> dict[str, Any]: ...
+    def last(self, index: int, finish: str) -> list[dict[str, Any]]: ...
 
     def closing(self, usage: dict[str, Any], timings: dict[str, Any]) -> dict[str, Any]: ...
 
@@ -100,28 +104,76 @@ class _Common:
 
 
 class ChatShape(_Common):
+    """*reader* makes what tells thoughts, text and calls of one choice apart."""
+
     prefix = "chatcmpl-"
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
+    def __init__(self, model: str, reader: Callable[[], Reader]) -> None:
+        super().__init__(model)
+        self._make_reader = reader
+        self._readers: dict[int, Reader] = {}
+        self._calls: dict[int, int] = {}
+
     def choice(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None, finish: str) -> dict[str, Any]:
-        message = {"role": "assistant", "content": text}
-        return {"index": index, "message": message, "logprobs": _chat_logprobs(logprobs), "finish_reason": finish}
+        reader = self._make_reader()
+        pieces = [*reader.feed(text), *reader.end()]
+        said = "".join(piece.text for piece in pieces if isinstance(piece, Said))
+        thought = "".join(piece.text for piece in pieces if isinstance(piece, Thought))
+        calls = [_call(piece) for piece in pieces if isinstance(piece, Called)]
+        message: dict[str, Any] = {"role": "assistant", "content": said or None if calls else said}
+        if thought:
+            message["reasoning_content"] = thought
+        if calls:
+            message["tool_calls"] = calls
+        reason = "tool_calls" if calls and finish == "stop" else finish
+        return {"index": index, "message": message, "logprobs": _chat_logprobs(logprobs), "finish_reason": reason}
 
     def first(self, index: int) -> dict[str, Any] | None:
         return self._chunk(index, {"role": "assistant", "content": ""}, None, None)
 
-    def delta(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any]:
-        return self._chunk(index, {"content": text}, logprobs, None)
+    def delta(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None) -> list[dict[str, Any]]:
+        deltas = self._deltas(index, self._reader(index).feed(text))
+        if logprobs and not deltas:
+            deltas = [{"content": ""}]  # what is held back has its probabilities now
+        return [self._chunk(index, delta, None if at else logprobs, None) for at, delta in enumerate(deltas)]
 
-    def last(self, index: int, finish: str) -> dict[str, Any]:
-        return self._chunk(index, {}, None, finish)
+    def last(self, index: int, finish: str) -> list[dict[str, Any]]:
+        reader = self._reader(index)
+        chunks = [self._chunk(index, delta, None, None) for delta in self._deltas(index, reader.end())]
+        reason = "tool_calls" if reader.called and finish == "stop" else finish
+        return [*chunks, self._chunk(index, {}, None, reason)]
+
+    def _reader(self, index: int) -> Reader:
+        if index not in self._readers:
+            self._readers[index] = self._make_reader()
+        return self._readers[index]
+
+    def _deltas(self, index: int, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
+        deltas: list[dict[str, Any]] = []
+        for piece in pieces:
+            match piece:
+                case Said(text):
+                    deltas.append({"content": text})
+                case Thought(text):
+                    deltas.append({"reasoning_content": text})
+                case Called():
+                    number = self._calls.get(index, 0)
+                    self._calls[index] = number + 1
+                    deltas.append({"tool_calls": [{"index": number, **_call(piece)}]})
+        return deltas
 
     def _chunk(
         self, index: int, delta: dict[str, Any], logprobs: Sequence[TokenLogprob] | None, finish: str | None
     ) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "logprobs": _chat_logprobs(logprobs), "finish_reason": finish}
         return self._frame(self.chunk_object, [choice])
+
+
+def _call(piece: Called) -> dict[str, Any]:
+    function = {"name": piece.name, "arguments": piece.arguments}
+    return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
 
 
 class TextShape(_Common):
@@ -139,14 +191,13 @@ class TextShape(_Common):
     def first(self, index: int) -> dict[str, Any] | None:
         return None
 
-    def delta(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any]:
-        return self._frame(
-            self.chunk_object,
-            [{"index": index, "text": text, "logprobs": self._logprobs(index, logprobs), "finish_reason": None}],
-        )
+    def delta(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None) -> list[dict[str, Any]]:
+        choice = {"index": index, "text": text, "logprobs": self._logprobs(index, logprobs), "finish_reason": None}
+        return [self._frame(self.chunk_object, [choice])]
 
-    def last(self, index: int, finish: str) -> dict[str, Any]:
-        return self._frame(self.chunk_object, [{"index": index, "text": "", "logprobs": None, "finish_reason": finish}])
+    def last(self, index: int, finish: str) -> list[dict[str, Any]]:
+        choice = {"index": index, "text": "", "logprobs": None, "finish_reason": finish}
+        return [self._frame(self.chunk_object, [choice])]
 
     def _logprobs(self, index: int, logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any] | None:
         if logprobs is None:
