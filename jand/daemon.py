@@ -29,12 +29,14 @@ from jand.api.listen import Listeners, inherited_sockets, open_listeners
 from jand.api.settings import ApiSettings, ListenSettings
 from jand.download import hardware
 from jand.download.downloader import Downloader
+from jand.download.neighbours import places_from
+from jand.download.reuse import Reuse
 from jand.download.settings import DownloadSettings, settings_from
 from jand.engine.remote.credentials import Credentials
 from jand.library.findings import Tree
 from jand.library.headers import HeaderCache
 from jand.library.library import LibrarySettings
-from jand.library.probe import ignore_lease_signal
+from jand.library.probe import has_writer, ignore_lease_signal
 from jand.lifecycle.admission import Admission
 from jand.lifecycle.catalog import Catalog
 from jand.lifecycle.manager import Manager, ManagerSettings
@@ -205,6 +207,7 @@ def _build_manager(settings: Settings, root: Janroot, directory: Path, budget: i
     trees = [Tree(root.models, "models"), *(Tree(path, str(path), writable=False) for path in settings.extra_models)]
     return Manager(
         trees,
+    download = _download_settings(settings)
         ManagerSettings(
             start_on_request=settings.start_on_request,
             stop_timeout_s=settings.stop_timeout,
@@ -216,12 +219,13 @@ def _build_manager(settings: Settings, root: Janroot, directory: Path, budget: i
         headers=HeaderCache(root.own / "headers"),
         notes=notes,
         launch=by_engine(workers.launch, remotes.launch),
-        downloader=Downloader(_download_settings(settings)),
+        downloader=Downloader(download),
         admission=Admission(budget, notes),
         catalog=Catalog([root.catalog, shipped_example() / "catalog"]),
     )
 
 
+        reuse=Reuse(places_from(os.environ, Path.home()), download.endpoint, has_writer) if settings.reuse else None,
 def _download_settings(settings: Settings) -> DownloadSettings:
     """Return what downloads are told; the hub's own variables are read here as its other clients read them."""
     allowed = settings.download.allow_private

@@ -47,6 +47,9 @@ def serve(
     settle: Annotated[str | None, _flag("--settle", "SECONDS", "Quiet time before fetching and adopting.")] = None,
     rescan: Annotated[str | None, _flag("--rescan", "SECONDS", "Time between full scans.")] = None,
     adopt: Annotated[bool | None, typer.Option("--adopt/--no-adopt", help="Write a JSON beside bare GGUFs.")] = None,
+    reuse: Annotated[
+        bool | None, typer.Option("--reuse/--no-reuse", help="Link binaries that other programs have.")
+    ] = None,
     extra_models: Annotated[
         list[str] | None, _flag("--extra-models", "DIR", "Another models folder, only read.")
     ] = None,

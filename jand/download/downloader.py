@@ -102,6 +102,10 @@ class Downloader:
         """
         return await self._planner.plan(spec, directory, binaries_present, stem=stem, kept=kept)
 
+    async def machine(self) -> Machine:
+        """Return what this machine has room for, as plans take it."""
+        return await self._planner.machine()
+
     async def search(self, words: str, limit: int = 10) -> list[SearchHit]:
         """Return repositories of the hub with GGUF files for *words*, each with what fits this machine."""
         return await self._planner.search(words, limit)

@@ -129,14 +129,15 @@ def repositories_needed(wish: Wish, endpoint: str) -> tuple[Repository, ...]:
         return ()
     needed: dict[Repository, None] = {}
     for item in wish.named:
-        if (found := _repository_of(item, wish, endpoint)) is not None:
+        if (found := repository_of(item, wish, endpoint)) is not None:
             needed[found] = None
     if not wish.download_url:
         needed[parse_repository(wish.origin, endpoint)] = None
     return tuple(needed)
 
 
-def _repository_of(item: str, wish: Wish, endpoint: str) -> Repository | None:
+def repository_of(item: str, wish: Wish, endpoint: str) -> Repository | None:
+    """Return the repository that has the file *item* of a JSON; None for one that no hub has."""
     reference = parse_reference(item)
     if reference.source is Source.REPOSITORY:
         return parse_repository(wish.origin, endpoint)
@@ -191,7 +192,7 @@ def _named_files(item: str, wish: Wish, surroundings: Surroundings) -> Iterable[
         raise BadFileNameError(
             message, hint="name a file of the repository, or its https:// address", param="download_url"
         )
-    repository = _repository_of(item, wish, surroundings.endpoint)
+    repository = repository_of(item, wish, surroundings.endpoint)
     if repository is None:
         return [_plain_file(name, item, wish) for name in _all_parts(item, reference.name)]
     listing = surroundings.listings[repository]
@@ -215,7 +216,7 @@ def _plain_file(url: str, item: str, wish: Wish) -> WantedFile:
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise bad_address(item, "a password in an address would be written into notes and logs")
     name = checked_name(parse_reference(url).name)
-    digest = _demanded(name, wish)
+    digest = demanded_digest(name, wish)
     return WantedFile(name, url, url, sha256=digest, demanded=digest is not None)
 
 
@@ -232,7 +233,7 @@ def _get_listed(path: str, listing: Listing) -> HubFile:
 def _hub_file(file: HubFile, listing: Listing, wish: Wish, surroundings: Surroundings) -> WantedFile:
     name = checked_name(file.path)
     repository, endpoint = listing.repository, surroundings.endpoint
-    demanded = _demanded(name, wish)
+    demanded = demanded_digest(name, wish)
     if demanded is not None and file.sha256 not in {None, demanded}:
         message = (
             f"cannot download {name} from {repository}: it has sha256 {file.sha256} there, the JSON demands {demanded}"
@@ -251,7 +252,8 @@ def _hub_file(file: HubFile, listing: Listing, wish: Wish, surroundings: Surroun
     )
 
 
-def _demanded(name: str, wish: Wish) -> str | None:
+def demanded_digest(name: str, wish: Wish) -> str | None:
+    """Return the sha256 that the JSON demands of the file *name*."""
     for key in (name, name.rpartition("/")[2], ""):
         if key in wish.digests and (digest := parse_digest(wish.digests[key])) is not None:
             return digest

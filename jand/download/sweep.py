@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jand.download import place
-from jand.download.naming import NOTES_ENDING, PARTIAL_ENDING, PARTIAL_FOLDER
+from jand.download.naming import NOTES_ENDING, PARTIAL_ENDING, PARTIAL_FOLDER, partial_stem
 from jand.download.partial import Notes, read_notes, remove_if_empty, write_notes
 
 if TYPE_CHECKING:
@@ -71,6 +71,14 @@ def discard(directory: Path, owner: str) -> None:
                     write_notes(folder, stem, replace(notes, owners=rest))
                 else:
                     _remove(folder, stem)
+        remove_if_empty(root)
+
+
+def discard_partial(directory: Path, name: str) -> None:
+    """Remove at once what a download of *name* left in *directory*; the file came from elsewhere."""
+    with _opened(directory) as (root, folder):
+        if (stem := partial_stem(name)) in _stems(folder):
+            _remove(folder, stem)
         remove_if_empty(root)
 
 

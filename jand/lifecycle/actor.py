@@ -27,6 +27,7 @@ from jand.model.state import Happening, State, find_next
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from jand.download.reuse import Taken
     from jand.library.findings import Found
     from jand.lifecycle.running import Running
     from jand.lifecycle.surroundings import Surroundings
@@ -50,6 +51,7 @@ class Actor:
         self.paused = False
         self.offline = False
         self.in_flight = 0
+        self.reused: Mapping[str, Taken] = {}
         self.used_at = 0.0
         self.ready_at: float | None = None
         self._around = around
@@ -142,6 +144,12 @@ class Actor:
     def note_paused(self, paused: bool) -> None:
         self.paused = paused
         self._around.changed(self)
+
+    def note_reused(self, reused: Mapping[str, Taken]) -> None:
+        """Keep which of its binaries are other programs' files."""
+        if reused != self.reused:
+            self.reused = reused
+            self._around.changed(self)
 
     def note_offline(self, offline: bool) -> None:
         if offline is not self.offline:

@@ -44,10 +44,11 @@ class Adoption:
             self._busy.add(key)
             self._tasks.spawn(self._attend(key), name=f"adopt in {scan.entry or 'the models folder'}")
 
-    def decline(self, found: Found) -> None:
-        """Leave the binaries of *found* bare from now on, as they are."""
+    def decline(self, found: Found, *, links_alone: bool) -> None:
+        """Leave the binaries in the folder of *found*, or those among them that are links, bare from now on, as they are."""
         for binary in found.binaries:
-            if binary.stamp is not None:
+            inside = binary.path.is_relative_to(found.directory)
+            if binary.stamp is not None and inside and not (links_alone and binary.owned):
                 self._notes.note(
                     DECLINED, _identity(binary.stamp.device, binary.stamp.inode, binary.stamp.size), str(binary.path)
                 )

@@ -42,19 +42,20 @@ class Plan:
 
 
 def plan(found: Found, others: Iterable[Found], tree: Path, *, keep_files: bool) -> Plan:
-    """Decide for *found*; *others* are all other models, *tree* the directory that is never removed itself."""
-    used = {
-        (binary.stamp.device, binary.stamp.inode): other.path
-        for other in others
-        for binary in other.binaries
-        if binary.stamp is not None
-    }
+    """Decide for *found*; *others* are all other models, *tree* the directory that is never removed itself. Blocks to follow links."""
+    used: dict[tuple[int, int], list[tuple[str, Path]]] = {}
+    for other in others:
+        for binary in other.binaries:
+            if binary.stamp is not None:
+                used.setdefault((binary.stamp.device, binary.stamp.inode), []).append((other.path, binary.path))
     remove: list[tuple[str, Path]] = []
     kept: list[Kept] = []
     for binary in found.binaries:
         if binary.stamp is None:
             continue
-        user = used.get((binary.stamp.device, binary.stamp.inode))
+        sharers = used.get((binary.stamp.device, binary.stamp.inode), [])
+        # Another hard link to the file is another's own: what it is to that model stays when this name goes.
+        user = next((path for path, name in sharers if name.resolve() == binary.path.resolve()), None)
         if keep_files:
             kept.append(Kept(binary.name, "keep_files was asked for"))
         elif not binary.owned:

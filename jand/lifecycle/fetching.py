@@ -16,13 +16,15 @@ from jand.errors import DownloadError, GgufError, JandError, NotPossibleError
 from jand.model.problem import ErrorNote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from jand.download.downloader import Downloader
+    from jand.download.plan import Plan
     from jand.library.findings import Found, Tree
     from jand.library.library import Library
     from jand.lifecycle.actor import Actor
     from jand.lifecycle.notes import Notes
+    from jand.lifecycle.reusing import Reusing
     from jand.tasks import TaskSet
 
 log = structlog.get_logger(__name__)
@@ -37,7 +39,7 @@ SWEEP_S: Final = 3600.0
 
 
 class Fetching:
-    """The downloads of all models. *entry_of* tells in which tree and entry an actor's JSON lies."""
+    """The downloads of all models. *entry_of* tells in which tree and entry an actor's JSON lies; *reusing* looks on this machine before, None where nobody wants that."""
 
     def __init__(
         self,
@@ -46,16 +48,22 @@ class Fetching:
         notes: Notes,
         tasks: TaskSet,
         entry_of: Callable[[Actor], tuple[Tree, str]],
+        reusing: Reusing | None = None,
     ) -> None:
         self._downloader = downloader
         self._library = library
         self._notes = notes
         self._tasks = tasks
         self._entry_of = entry_of
+        self._reusing = reusing
         self._jobs: dict[Actor, _Job] = {}
 
     def consider(self, actor: Actor) -> None:
         """Begin, leave alone or end the fetching for *actor*, as its findings ask. Idempotent; called whenever they may have changed."""
+        if self._reusing is not None:
+            self._reusing.recall(actor)
+            if self._reusing.may_be_dead(actor.found):
+                self._tasks.spawn(self._remove_dead(self._reusing, actor), name=f"look for dead links of {actor.id}")
         job = self._jobs.get(actor)
         if job is not None and (job.wish != _wish(actor.found) or not _lacks(actor.found)):
             self._end(actor)
@@ -81,6 +89,8 @@ class Fetching:
         if job is not None:
             await asyncio.gather(job.task, return_exceptions=True)
         await self._downloader.discard(actor.found.directory, actor.found.path)
+        if self._reusing is not None:
+            self._reusing.forget(actor.found)
 
     def pause(self, actor: Actor) -> None:
         if actor not in self._jobs:
@@ -137,7 +147,11 @@ class Fetching:
         present = {binary.name: binary.size for binary in found.binaries if binary.present}
         stem = found.path.rpartition("/")[2].removesuffix(".json")
         kept = self._notes.find(CHOSEN, found.path) or ()
-        plan = await self._downloader.plan(found.spec, found.directory, present, stem=stem, kept=kept)
+        plan, failure = await self._plan(found, present, stem=stem, kept=kept)
+        if self._reusing is not None and plan.files:
+            plan = await self._reusing.take(actor, plan)
+        if failure is not None and plan.files:
+            raise failure
         if plan.chosen:
             self._notes.note(CHOSEN, found.path, list(plan.chosen))
         actor.note_choice(plan.quantization, plan.reason)
@@ -146,6 +160,27 @@ class Fetching:
             log.info("fetching", model=actor.id, files=[file.name for file in plan.files], bytes=plan.bytes_to_fetch)
             await self._downloader.fetch(plan, found.directory, owner=found.path, on_progress=actor.note_progress)
             log.info("fetched", model=actor.id, files=[file.name for file in plan.files])
+
+    async def _plan(
+        self, found: Found, present: Mapping[str, int], *, stem: str, kept: Sequence[str]
+    ) -> tuple[Plan, DownloadError | None]:
+        """Return the hub's plan; where it gives none, one of what this machine has, with what kept the hub from it."""
+        try:
+            plan = await self._downloader.plan(found.spec, found.directory, present, stem=stem, kept=kept)
+        except DownloadError as error:
+            here = None
+            if self._reusing is not None:
+                here = await self._reusing.find_plan(found, present, stem=stem, kept=kept)
+            if here is None:
+                raise
+            return here, error
+        return plan, None
+
+    async def _remove_dead(self, reusing: Reusing, actor: Actor) -> None:
+        """Take away links of ours that lead nowhere any more; the scan that follows finds the binaries missing, and fetches them."""
+        if await reusing.remove_dead(actor.found):
+            tree, entry = self._entry_of(actor)
+            self._library.touch(tree.label, entry)
 
     async def _wait_for_retry(self, actor: Actor, job: _Job, error: JandError) -> None:
         wait_s = error.retry_after_s if error.retry_after_s is not None else RETRY_S

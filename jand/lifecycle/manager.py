@@ -24,6 +24,7 @@ from jand.lifecycle.fetching import Fetching
 from jand.lifecycle.problems import ProblemBook
 from jand.lifecycle.registry import Key, Registry
 from jand.lifecycle.resumption import Resumption
+from jand.lifecycle.reusing import Reusing
 from jand.model.record import PublicState, Record
 from jand.tasks import TaskSet
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from jand.download.downloader import Downloader
+    from jand.download.reuse import Reuse
     from jand.library.findings import EntryScan, Tree
     from jand.library.headers import HeaderCache
     from jand.library.status import WatchStatus
@@ -84,6 +86,8 @@ class Manager:
         self._trees = {tree.label: tree for tree in trees}
         self._problems = ProblemBook(self.events.publish, time.time)
         self._registry = Registry(self, self, lambda problems: self._problems.replace("ids", problems))
+        tally: Tally,
+        reuse: Reuse | None = None,
         self._records: dict[Actor, Record] = {}
         self._leaving: set[Actor] = set()
         self._awaited: dict[str, asyncio.Future[Record]] = {}
@@ -98,7 +102,8 @@ class Manager:
         self._adoption = Adoption(self._library, self.tasks, notes) if settings.adopt else None
         self._resumption = Resumption(notes, restore=settings.restore)
         self._downloader = downloader
-        self._fetching = Fetching(downloader, self._library, notes, self.tasks, self._place_of)
+        reusing = None if reuse is None else Reusing(reuse, downloader, notes)
+        self._fetching = Fetching(downloader, self._library, notes, self.tasks, self._place_of, reusing)
 
     # Life.
 
@@ -304,9 +309,10 @@ class Manager:
         await actor.stop()
         await self._fetching.discard(actor)
         others = [found for found in self._registry.found() if found.path != actor.found.path]
-        planned = deletion.plan(actor.found, others, tree.path, keep_files=keep_files)
-        if keep_files and self._adoption is not None:
-            self._adoption.decline(actor.found)
+        planned = await asyncio.to_thread(deletion.plan, actor.found, others, tree.path, keep_files=keep_files)
+        if self._adoption is not None:
+            # What a DELETE leaves would be adopted, and the model be back.
+            self._adoption.decline(actor.found, links_alone=not keep_files)
         done = await asyncio.to_thread(deletion.carry_out, actor.id, planned)
         self._library.touch(tree.label, entry)
         await asyncio.wait_for(actor.gone(), SEEN_TIMEOUT_S)

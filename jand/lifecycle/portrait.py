@@ -91,6 +91,8 @@ def arriving(found: Found) -> Progress | None:
 
 def details(actor: Actor) -> dict[str, Any]:
     facts: dict[str, Any] = {name: value for name, value in actor.choice.items() if value}
+    if reused := reused_from(actor):
+        facts["reused_from"] = reused
     header = weights_header(actor.found.binaries)
     if header is not None:
         facts |= header_details(header)
@@ -103,6 +105,17 @@ def details(actor: Actor) -> dict[str, Any]:
     if actor.running is not None:
         facts |= actor.running.details()
     return facts
+
+
+def reused_from(actor: Actor) -> dict[str, str]:
+    """Return where those binaries are from that jand linked, by name, as long as they are still the same files."""
+    return {
+        binary.name: str(taken.source)
+        for binary in actor.found.binaries
+        if (taken := actor.reused.get(binary.name)) is not None
+        and binary.stamp is not None
+        and (binary.stamp.inode, binary.stamp.size) == (taken.inode, taken.size)
+    }
 
 
 def weights_header(binaries: tuple[Binary, ...]) -> Header | None:

@@ -188,6 +188,11 @@ class Settings(BaseModel):
         ge=1,
     )
     adopt: bool = _setting(True, "true or false", "write a JSON beside a bare GGUF that no JSON claims")
+    reuse: bool = _setting(
+        True,
+        "true or false",
+        "link a missing binary from the Hugging Face cache, LM Studio, Ollama or llama.cpp where one of them has it",
+    )
     extra_models: FullPaths = _setting(
         (), "a list of paths", "more directories that are watched like `models/` and never written to"
     )
