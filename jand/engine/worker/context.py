@@ -160,6 +160,8 @@ class Context:
         first = max(self.weights.bos, 0)
         batch = Batch(2)
         batch.add(0, [first, first], 0, output=True)
+        if self.pooling > 0:
+            batch.want_all_outputs()
         outcome = self.decode(batch)
         if outcome is not Outcome.DONE:
             raise StartError(f"the first decode failed ({outcome.name.lower()})", reason="warm-up-failed")

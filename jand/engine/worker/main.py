@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from jand.engine import protocol
@@ -184,6 +185,7 @@ class Life:
             await prompter.start()
         await self._engine_done.wait()
         beating.cancel()
+        self._report_work()
         await runner.cleanup()  # answers that are made are sent to their end
 
     def _assemble(self, options: Options) -> tuple[http.Served, Prompter | None]:
@@ -211,8 +213,12 @@ class Life:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self._config.heartbeat_s)
-            age = time.monotonic() - self._turns.stepped_at if self._turns.active else 0.0
-            self._control.report(protocol.Heartbeat(self._turns.active, self._turns.queued, round(age, 3)))
+            self._report_work()
+
+    def _report_work(self) -> None:
+        turns = self._turns
+        age = time.monotonic() - turns.stepped_at if turns.active else 0.0
+        self._control.report(protocol.Heartbeat(turns.active, turns.queued, round(age, 3), asdict(turns.counters)))
 
 
 def warnings_of(weights: Weights, options: Options) -> list[str]:

@@ -120,7 +120,9 @@ class _Grammar:
 
     def _visit_object(self, schema: Schema) -> str:
         for keyword in sorted(_REFUSED & schema.keys()):
-            if schema[keyword] not in (False, {}, []):
+            if schema[keyword] is not False and not (
+                keyword.startswith(("pattern", "depend")) and schema[keyword] == {}
+            ):
                 raise UnsupportedSchemaError(f'"{keyword}" is not supported')
         if "$ref" in schema:
             rest = {key: value for key, value in schema.items() if key != "$ref" and key in _MERGED}

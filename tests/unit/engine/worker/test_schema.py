@@ -181,6 +181,7 @@ def test_pattern_that_a_grammar_cannot_say_is_refused(pattern: str) -> None:
     ("schema", "word"),
     [
         ({"not": {"type": "string"}}, "not"),
+        ({"not": {}}, "not"),
         ({"type": "array", "uniqueItems": True}, "uniqueItems"),
         ({"type": "strange"}, "strange"),
         ({"$ref": "http://elsewhere/schema"}, "elsewhere"),
