@@ -42,6 +42,7 @@ from jand.lifecycle.catalog import Catalog
 from jand.lifecycle.manager import Manager, ManagerSettings
 from jand.lifecycle.notes import Notes
 from jand.lifecycle.remotes import RemoteModels, by_engine
+from jand.lifecycle.tally import Tally
 from jand.lifecycle.workers import LocalWorkers
 from jand.paths import Janroot, shipped_example
 from jand.service.lock import RootLock
@@ -201,7 +202,8 @@ def _worker_directory() -> Iterator[Path]:
 
 def _build_manager(settings: Settings, root: Janroot, directory: Path, budget: int) -> Manager:
     notes = Notes(root.own / "state.json")
-    workers = LocalWorkers(directory, notes, start_timeout_s=settings.start_timeout)
+    tally = Tally()
+    workers = LocalWorkers(directory, notes, tally, start_timeout_s=settings.start_timeout)
     credentials = Credentials(root.secrets, os.environ, settings.secrets)
     remotes = RemoteModels(credentials, proxies=urllib.request.getproxies())
     trees = [Tree(root.models, "models"), *(Tree(path, str(path), writable=False) for path in settings.extra_models)]
@@ -221,6 +223,7 @@ def _build_manager(settings: Settings, root: Janroot, directory: Path, budget: i
         launch=by_engine(workers.launch, remotes.launch),
         downloader=Downloader(download),
         admission=Admission(budget, notes),
+        tally=tally,
         catalog=Catalog([root.catalog, shipped_example() / "catalog"]),
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from jand.api import events, guard, health, inference, models, openapi, problems
+from jand.api import events, guard, health, inference, metrics, models, openapi, problems
 from jand.api.drain import Drain
 from jand.api.errors import answer_errors
 from jand.api.render import ModelObjects
@@ -249,6 +249,16 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         answer=ReadyAnswer,
         errors=(NotReadyError,),
         waits=False,
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        handler=metrics.metrics,
+        summary="Give numbers for Prometheus",
+        query=Nothing,
+        body=Nothing,
+        answer=None,
+        media=("text/plain",),
     ),
     Route(
         method="GET",

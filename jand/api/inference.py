@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from jand.api.durations import parse_duration
@@ -53,6 +54,7 @@ async def responses(call: Call[Nothing, Nothing]) -> web.StreamResponse:
 
 async def infer(call: Call[Nothing, Nothing], path: str, *, deployment: str = "") -> web.StreamResponse:
     """Answer from the model that the body names, or from *deployment*: a path of Azure's names the model, and its bodies need not."""
+    began = time.monotonic()
     if deployment:
         call.shared.manager.get(deployment)
     body = await read_body(call.request, call.shared.settings.max_inference_body)
@@ -65,7 +67,14 @@ async def infer(call: Call[Nothing, Nothing], path: str, *, deployment: str = ""
                 body = await run(rename, body, content, upstream.model_id)
             # Nobody needs it while the answer lasts, and it may be large.
             content.clear()
-            relay = Relay(call.request, upstream, model=wanted, drain=call.shared.drain)
+            relay = Relay(
+                call.request,
+                upstream,
+                model=wanted,
+                began=began,
+                drain=call.shared.drain,
+                tally=call.shared.manager.tally,
+            )
             return await relay.run(path, body)
     except ModelNotFoundError as error:
         error.param = error.param or "model"

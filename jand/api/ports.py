@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from jand.lifecycle.events import EventLog, ProblemRecord
     from jand.lifecycle.running import Ask
+    from jand.lifecycle.tally import Tally
     from jand.model.record import PublicState, Record
 
 
@@ -58,6 +59,25 @@ class Deletion(Protocol):
     def kept(self) -> Sequence[Kept]: ...
 
 
+class Load(Protocol):
+    """What one model takes: requests, and bytes that are kept for it and that it really has."""
+
+    @property
+    def model_id(self) -> str: ...
+
+    @property
+    def in_flight(self) -> int: ...
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def reserved(self) -> int: ...
+
+    @property
+    def resident(self) -> int: ...
+
+
 class Manager(Protocol):
     """The registry and its actors. Cancelling a caller ends its waiting and nothing else: a start or a stop once asked for goes on."""
 
@@ -89,6 +109,12 @@ class Manager(Protocol):
         """Return the `init` and `runtime` parameters in force."""
 
     def overview(self) -> Mapping[str, Any]: ...
+
+    @property
+    def tally(self) -> Tally: ...
+
+    def loads(self) -> Sequence[Load]:
+        """Return what each model takes now that runs, starts or is waited for."""
 
     def use(self, model_id: str, *, keep_alive_s: float | None = None) -> AbstractAsyncContextManager[Upstream]:
         """Make sure that it runs and count a request in flight within the context; *keep_alive_s* is how long it stays after that (negative: for ever)."""

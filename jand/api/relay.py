@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import time
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from jand.api.drain import Drain
     from jand.api.ports import Upstream
     from jand.lifecycle.running import Answer
+    from jand.lifecycle.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -56,13 +58,18 @@ MAX_HELD: Final = 64 * 1024
 
 
 class Relay:
-    """One request on its way; *model* is its name in messages."""
+    """One request on its way; *model* is its name in messages, *began* when it came, on the monotonic clock."""
 
-    def __init__(self, request: web.Request, upstream: Upstream, *, model: str, drain: Drain) -> None:
+    def __init__(
+        self, request: web.Request, upstream: Upstream, *, model: str, began: float, drain: Drain, tally: Tally
+    ) -> None:
         self._request = request
         self._upstream = upstream
         self._model = model
+        self._began = began
         self._drain = drain
+        self._tally = tally
+        self._counted = False
 
     async def run(self, path: str, body: bytes) -> web.StreamResponse:
         """Answer the request for *path* from the upstream.
@@ -168,9 +175,14 @@ class Relay:
     async def _next(self, answer: Answer) -> bytes:
         """Return the next piece, as soon as it is there; empty at the end."""
         try:
-            return await answer.content.readany()
+            piece = await answer.content.readany()
         except FAILURES as error:
             raise self._failure("cannot go on with", error) from error
+        if not self._counted:
+            self._counted = True
+            waited, stream = time.monotonic() - self._began, answer.content_type == EVENT_STREAM
+            self._tally.answered(self._upstream.model_id, status=answer.status, stream=stream, first_byte_s=waited)
+        return piece
 
     def _failure(self, what: str, error: BaseException) -> UpstreamError:
         cause = find_cause(error)

@@ -61,6 +61,7 @@ class Worker:
         *,
         on_progress: Callable[[float], None] | None,
         on_log: Callable[[str], None] | None,
+        on_heartbeat: Callable[[Heartbeat], None] | None,
     ) -> None:
         self.pid = process.pid
         self.socket = Path(config.socket)
@@ -71,6 +72,7 @@ class Worker:
         self._ends = ends
         self._on_progress = on_progress
         self._on_log = on_log
+        self._on_heartbeat = on_heartbeat
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
         self._warming = False
         self._stopping = False
@@ -90,6 +92,7 @@ class Worker:
         command: Sequence[str] | None = None,
         on_progress: Callable[[float], None] | None = None,
         on_log: Callable[[str], None] | None = None,
+        on_heartbeat: Callable[[Heartbeat], None] | None = None,
         start_timeout_s: float = 600.0,
         environ: Mapping[str, str] | None = None,
     ) -> Worker:
@@ -106,7 +109,7 @@ class Worker:
         ends = _Ends()
         await ends.open()
         process = await _spawn(config, ends, command or COMMAND, os.environ if environ is None else environ)
-        worker = cls(config, process, ends, on_progress=on_progress, on_log=on_log)
+        worker = cls(config, process, ends, on_progress=on_progress, on_log=on_log, on_heartbeat=on_heartbeat)
         worker._begin()
         try:
             async with asyncio.timeout(start_timeout_s):
@@ -281,6 +284,8 @@ class Worker:
                     self._ready.set_result(report)
             case protocol.Heartbeat():
                 self.heartbeat = report
+                if self._on_heartbeat is not None:
+                    self._on_heartbeat(report)
                 if report.step_age_s > STALL_S:
                     self._hung = True
                     log.error("worker hangs", model=self._config.model_id, pid=self.pid, seconds=report.step_age_s)

@@ -88,12 +88,16 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Sent every `heartbeat_s`; *step_age_s* is, while requests run, the time since the engine last finished a step."""
+    """Sent every `heartbeat_s` and once before the end; *step_age_s* is, while requests run, the time since the engine last finished a step.
+
+    *work* is what was done since the worker began, by the names of its counters.
+    """
 
     type: ClassVar[str] = "heartbeat"
     active: int
     queued: int
     step_age_s: float
+    work: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

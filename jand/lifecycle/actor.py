@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+MOST_WAITING: Final = 1024
+"""Requests that may wait for one model to start; each holds its body in memory."""
+
 
 class Actor:
     """Holds what is known of one model and does to it what is asked, one thing at a time."""
@@ -51,6 +54,7 @@ class Actor:
         self.paused = False
         self.offline = False
         self.in_flight = 0
+        self.waiting = 0
         self.reused: Mapping[str, Taken] = {}
         self.used_at = 0.0
         self.ready_at: float | None = None
@@ -182,7 +186,13 @@ class Actor:
 
         *keep_alive_s* overrides, until the next request, how long it stays when idle: 0 not at all, negative for ever.
         """
-        running = await self._reach_running(None, by_request=True)
+        if self.waiting >= MOST_WAITING:
+            raise refusals.queue_full(self.id, self.waiting)
+        self.waiting += 1
+        try:
+            running = await self._reach_running(None, by_request=True)
+        finally:
+            self.waiting -= 1
         self.in_flight += 1
         self._idle.by_request = keep_alive_s
         self._idle.disarm()
@@ -208,6 +218,12 @@ class Actor:
         """Stop it unless a request came in the meantime."""
         if not self.busy:
             await self.stop(grace_s=0.0)
+
+    async def make_room(self) -> None:
+        """Do as `stop_if_idle` does, for another model's sake."""
+        if not self.busy:
+            self._around.tally.evicted(self.id)
+            await self.stop_if_idle()
 
     async def stop(self, *, force: bool = False, grace_s: float | None = None) -> None:
         """Return when the process is gone and reaped. Idempotent; a forced stop overtakes a patient one under way.
@@ -308,11 +324,13 @@ class Actor:
         self._move(Happening.READY)
         self._arm()
         self._around.tasks.spawn(self._watch(running), name=f"watch {self.id}")
+        self._around.tally.loaded(self.id, seconds)
         log.info("model started", model=self.id, pid=running.pid, seconds=round(seconds, 2))
         self._around.changed(self)
 
     def _start_failed(self, error: JandError) -> None:
         self._last_failure = error
+        self._around.tally.load_failed(self.id)
         log.warning("model not started", model=self.id, reason=error.message, facts=error.facts)
         note = ErrorNote(error.code, error.message, error.hint, at=time.time())
         self.last_words = refusals.words_of(error)
@@ -336,6 +354,7 @@ class Actor:
         if self._running is not running or self._state is not State.RUNNING:
             return
         log.error("worker died", model=self.id, reason=exit_note)
+        self._around.tally.died(self.id)
         now = time.monotonic()
         self.crashes.note(now)
         self.last_words = running.last_words()

@@ -60,7 +60,8 @@ class Holder(Protocol):
     def keep_turn(self) -> None:
         """Take requests again, where it still runs: nobody waits for its memory any more."""
 
-    async def stop_if_idle(self) -> None: ...
+    async def make_room(self) -> None:
+        """Stop, unless it has become busy in the meantime."""
 
 
 class Admission:
@@ -73,12 +74,14 @@ class Admission:
         self._reserved: dict[Holder, int] = {}
         self._line = asyncio.Lock()
         self._waiting: set[asyncio.Future[None]] = set()
-        self.evictions = 0
 
     @property
     def reserved(self) -> int:
         """The bytes that are promised now; never more than the budget."""
         return sum(self._reserved.values())
+
+    def reserved_for(self, holder: Holder) -> int:
+        return self._reserved.get(holder, 0)
 
     def need_of(self, found: Found, spec: Spec) -> int:
         """Return the bytes that *found* will take with the parameters of *spec*: what it took last time, else an estimate."""
@@ -153,8 +156,7 @@ class Admission:
     async def _evict(self, names: Iterable[str], for_whom: Holder) -> None:
         victims = self._named(names)
         log.info("making room", model=for_whom.id, victims=[victim.id for victim in victims])
-        self.evictions += len(victims)
-        await asyncio.gather(*(victim.stop_if_idle() for victim in victims))
+        await asyncio.gather(*(victim.make_room() for victim in victims))
 
     async def _wait_for(self, names: Iterable[str]) -> None:
         """Wait until something changes, at most until the next holder is out of use or its turn is over; those whose turn is over take no more requests."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from jand.lifecycle.catalog import Catalog
     from jand.lifecycle.notes import Notes
     from jand.lifecycle.running import Launch, Upstream
+    from jand.lifecycle.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +61,17 @@ class ManagerSettings:
     library: LibrarySettings = dataclasses.field(default_factory=LibrarySettings)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Load:
+    """What one model takes: requests that are answered or wait for its start, and bytes that are kept for it and that it really has."""
+
+    model_id: str
+    in_flight: int
+    waiting: int
+    reserved: int
+    resident: int
+
+
 class Manager:
     """Everything about models that a daemon can be asked. Belongs to the event loop's thread."""
 
@@ -74,12 +86,14 @@ class Manager:
         downloader: Downloader,
         catalog: Catalog,
         admission: Admission,
+        tally: Tally,
     ) -> None:
         self.tasks = TaskSet()
         self.start_on_request = settings.start_on_request
         self.stop_timeout_s = settings.stop_timeout_s
         self.keep_alive_s = settings.keep_alive_s
         self.admission = admission
+        self.tally = tally
         self.launch = launch
         self.ready = asyncio.Event()
         self.events = EventLog(picture=self._picture, first_id=int(time.time() * 1000))
@@ -218,6 +232,8 @@ class Manager:
             await actor.remove()
         finally:
             self._leaving.discard(actor)
+            if self._registry.find(actor.id) is None:
+                self.tally.forget(actor.id)
 
     # What the API asks.
 
@@ -341,6 +357,20 @@ class Manager:
             yield running.upstream
         finally:
             actor.release()
+
+    def loads(self) -> Sequence[Load]:
+        """Return what each model takes now that runs, starts or is waited for."""
+        return [
+            Load(
+                actor.id,
+                in_flight=actor.in_flight,
+                waiting=actor.waiting,
+                reserved=self.admission.reserved_for(actor),
+                resident=actor.running.memory() if actor.running is not None else 0,
+            )
+            for actor in (*self._registry, *self._leaving)
+            if actor.running is not None or actor.waiting or self.admission.reserved_for(actor)
+        ]
 
     def overview(self) -> dict[str, Any]:
         """Return what `jand status` shows: numbers of models by state, the watcher, problems."""

@@ -10,6 +10,7 @@ from jand.errors import (
     ModelNotRunningError,
     ModelRemovedError,
     NotPossibleError,
+    QueueFullError,
     RootOfflineError,
     WorkerDiedError,
 )
@@ -44,6 +45,14 @@ def crash_loop(model_id: str, error: ErrorNote | None) -> JandError:
     return CrashLoopError(
         f'cannot start "{model_id}": it failed again and again{_because(error)}',
         hint=f"mend it, then: jand start {model_id}",
+    )
+
+
+def queue_full(model_id: str, waiting: int) -> JandError:
+    return QueueFullError(
+        f'cannot answer: {waiting} requests wait already for "{model_id}" to start',
+        hint="try again later",
+        retry_after_s=RETRY_AFTER_S,
     )
 
 

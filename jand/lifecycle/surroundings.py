@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from jand.lifecycle.actor import Actor
     from jand.lifecycle.admission import Admission
     from jand.lifecycle.running import Launch
+    from jand.lifecycle.tally import Tally
     from jand.tasks import TaskSet
 
 
@@ -28,6 +29,9 @@ class Surroundings(Protocol):
 
     @property
     def admission(self) -> Admission: ...
+
+    @property
+    def tally(self) -> Tally: ...
 
     @property
     def launch(self) -> Launch: ...

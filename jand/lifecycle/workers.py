@@ -13,6 +13,7 @@ from jand.engine import process
 from jand.engine.protocol import WorkerConfig
 from jand.library.findings import Role
 from jand.lifecycle.running import Upstream
+from jand.lifecycle.tally import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from jand.engine.process import Worker
     from jand.library.findings import Found
     from jand.lifecycle.notes import Notes
+    from jand.lifecycle.tally import Tally
     from jand.model.spec import Spec
 
 log = structlog.get_logger(__name__)
@@ -33,9 +35,16 @@ class LocalWorkers:
     """Starts workers whose sockets lie in *directory* (entered by this user alone); *command* replaces the worker's executable, for tests."""
 
     def __init__(
-        self, directory: Path, notes: Notes, *, start_timeout_s: float, command: Sequence[str] | None = None
+        self,
+        directory: Path,
+        notes: Notes,
+        tally: Tally,
+        *,
+        start_timeout_s: float,
+        command: Sequence[str] | None = None,
     ) -> None:
         self._directory = directory
+        self._tally = tally
         self._notes = _MachineSection(notes)
         self._start_timeout_s = start_timeout_s
         self._command = command
@@ -59,23 +68,26 @@ class LocalWorkers:
         )
         began = time.monotonic()
         worker_log = log.bind(model=model_id)
+        meter = Meter(self._tally, model_id)
         worker = await process.start_with_protection(
             config,
             self._notes,
             command=self._command,
             on_progress=on_progress,
             on_log=lambda line: worker_log.debug("worker", line=line),
+            on_heartbeat=lambda beat: meter.heard(processing=beat.active, queued=beat.queued, work=beat.work),
             start_timeout_s=self._start_timeout_s,
         )
-        return LocalRunning(model_id, spec, worker, loaded_in_s=time.monotonic() - began)
+        return LocalRunning(model_id, spec, worker, meter, loaded_in_s=time.monotonic() - began)
 
 
 class LocalRunning:
     """A running worker; satisfies `running.Running`."""
 
-    def __init__(self, model_id: str, spec: Spec, worker: Worker, *, loaded_in_s: float) -> None:
+    def __init__(self, model_id: str, spec: Spec, worker: Worker, meter: Meter, *, loaded_in_s: float) -> None:
         self._spec = spec
         self._worker = worker
+        self._meter = meter
         self._loaded_in_s = loaded_in_s
         self._since = time.time()
         connector = aiohttp.UnixConnector(str(worker.socket), limit=0)
@@ -119,6 +131,7 @@ class LocalRunning:
         await self._worker.stop(grace_s=grace_s, force=force)
 
     async def close(self) -> None:
+        self._meter.ended()
         await self._upstream.session.close()
 
 

@@ -14,7 +14,9 @@ import aiohttp
 
 from jand.errors import JandError, ModelNotFoundError
 from jand.lifecycle.events import EventLog, ProblemRecord
+from jand.lifecycle.manager import Load
 from jand.lifecycle.running import Upstream
+from jand.lifecycle.tally import Tally
 from jand.model.problem import Problem
 from jand.model.record import PublicState, Record
 from tests.fakes.records import make_record
@@ -53,6 +55,7 @@ class FakeManager:
         self.ready = asyncio.Event()
         self.ready.set()
         self.events = EventLog(picture=self.list, first_id=100)
+        self.tally = Tally()
         self.asked: list[Asked] = []
         self.in_flight = 0
         self.kept: tuple[Kept, ...] = ()
@@ -155,7 +158,18 @@ class FakeManager:
         return {"init": parameters.get("init") or {}, "runtime": parameters.get("runtime") or {}}
 
     def overview(self) -> dict[str, Any]:
-        return {"models": len(self._records), "at": time.time()}
+        states = [record.state for record in self._records.values()]
+        return {
+            "models": {state.value: states.count(state) for state in PublicState},
+            "problems": len(self._problems),
+            "watch": {"models": "events"},
+            "memory": {"budget": 1 << 30, "reserved": 0},
+            "at": time.time(),
+        }
+
+    def loads(self) -> Sequence[Load]:
+        running = [record.id for record in self._records.values() if record.state is PublicState.RUNNING]
+        return [Load(model_id, in_flight=self.in_flight, waiting=0, reserved=200, resident=100) for model_id in running]
 
     @contextlib.asynccontextmanager
     async def use(self, model_id: str, *, keep_alive_s: float | None = None) -> AsyncIterator[Upstream]:

@@ -13,12 +13,14 @@ from jand.errors import (
     ModelNotRunningError,
     ModelRemovedError,
     NotPossibleError,
+    QueueFullError,
     StartError,
     WorkerDiedError,
 )
-from jand.lifecycle.actor import Actor
+from jand.lifecycle.actor import MOST_WAITING, Actor
 from jand.lifecycle.admission import Admission
 from jand.lifecycle.notes import Notes
+from jand.lifecycle.tally import Tally
 from jand.model.record import PublicState, Transition
 from jand.tasks import TaskSet
 from tests.fakes.engine import FakeEngine
@@ -35,6 +37,7 @@ class Around:
         self.stop_timeout_s = 30.0
         self.keep_alive_s = -1.0
         self.admission = Admission(10**12, Notes(Path("/nowhere/state.json")))
+        self.tally = Tally()
         self.launch = engine.launch
         self.seen: list[tuple[PublicState, Transition | None]] = []
 
@@ -248,3 +251,18 @@ async def test_removal_stops_it_and_tells_those_who_wait() -> None:
     with pytest.raises(ModelRemovedError):
         await waiting
     assert engine.cancelled == 1
+
+
+async def test_more_requests_than_may_wait_for_a_start_are_refused_and_the_others_answered() -> None:
+    engine = FakeEngine()
+    actor, _ = make(engine)
+    waiting = [asyncio.create_task(actor.acquire()) for _ in range(MOST_WAITING)]
+    await until(lambda: actor.waiting == MOST_WAITING)
+    with pytest.raises(QueueFullError) as caught:
+        await actor.acquire()
+    engine.let_start()
+    await asyncio.gather(*waiting)
+
+    assert caught.value.retry_after_s
+    assert (actor.waiting, actor.in_flight) == (0, MOST_WAITING)
+    await actor.acquire()

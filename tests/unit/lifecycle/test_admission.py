@@ -12,6 +12,7 @@ from jand.errors import CrashLoopError, NoRoomError, StartError
 from jand.lifecycle.actor import Actor
 from jand.lifecycle.admission import LINGER, Admission, estimate
 from jand.lifecycle.notes import Notes
+from jand.lifecycle.tally import Tally
 from jand.model.record import PublicState
 from jand.tasks import TaskSet
 from tests.fakes.engine import FakeEngine
@@ -34,6 +35,7 @@ class Around:
         self.stop_timeout_s = 30.0
         self.keep_alive_s = -1.0
         self.admission = Admission(int(NEED * models), Notes(tmp_path / "state.json"), turn_s=turn_s)
+        self.tally = Tally()
         self.launch = engine.launch
 
     def changed(self, actor: Actor) -> None: ...

@@ -13,6 +13,7 @@ from jand.library.findings import EntryScan, Found, Tree
 from jand.lifecycle.admission import Admission
 from jand.lifecycle.notes import Notes
 from jand.lifecycle.registry import Registry
+from jand.lifecycle.tally import Tally
 from jand.tasks import TaskSet
 from tests.fakes.engine import FakeEngine
 from tests.fakes.records import make_found
@@ -33,6 +34,7 @@ class House:
         self.stop_timeout_s = 1.0
         self.keep_alive_s = -1.0
         self.admission = Admission(10**12, Notes(Path("/nowhere/state.json")))
+        self.tally = Tally()
         self.launch = FakeEngine().launch
         self.told: list[str] = []
         self.id_problems: list[Problem] = []

@@ -16,6 +16,7 @@ from jand.lifecycle.admission import Admission
 from jand.lifecycle.notes import Notes
 from jand.lifecycle.portrait import owner
 from jand.lifecycle.remotes import RemoteModels, by_engine
+from jand.lifecycle.tally import Tally
 from jand.settings.schema import BUILT_IN_SECRETS
 from jand.tasks import TaskSet
 from tests.fakes.engine import FakeEngine
@@ -172,6 +173,7 @@ class Around:
         self.stop_timeout_s = 1.0
         self.keep_alive_s = -1.0
         self.admission = Admission(10**12, Notes(Path("/nowhere/state.json")))
+        self.tally = Tally()
         self.launch = engine.launch
 
     def changed(self, actor: Actor) -> None:
