@@ -207,9 +207,9 @@ def _build_manager(settings: Settings, root: Janroot, directory: Path, budget: i
     credentials = Credentials(root.secrets, os.environ, settings.secrets)
     remotes = RemoteModels(credentials, proxies=urllib.request.getproxies())
     trees = [Tree(root.models, "models"), *(Tree(path, str(path), writable=False) for path in settings.extra_models)]
+    download = _download_settings(settings)
     return Manager(
         trees,
-    download = _download_settings(settings)
         ManagerSettings(
             start_on_request=settings.start_on_request,
             stop_timeout_s=settings.stop_timeout,
@@ -225,10 +225,10 @@ def _build_manager(settings: Settings, root: Janroot, directory: Path, budget: i
         admission=Admission(budget, notes),
         tally=tally,
         catalog=Catalog([root.catalog, shipped_example() / "catalog"]),
+        reuse=Reuse(places_from(os.environ, Path.home()), download.endpoint, has_writer) if settings.reuse else None,
     )
 
 
-        reuse=Reuse(places_from(os.environ, Path.home()), download.endpoint, has_writer) if settings.reuse else None,
 def _download_settings(settings: Settings) -> DownloadSettings:
     """Return what downloads are told; the hub's own variables are read here as its other clients read them."""
     allowed = settings.download.allow_private

@@ -51,11 +51,11 @@ class Actor:
         self.progress: Progress | None = None
         self.last_words: tuple[str, ...] = ()
         self.choice: dict[str, str | None] = {}
+        self.reused: Mapping[str, Taken] = {}
         self.paused = False
         self.offline = False
         self.in_flight = 0
         self.waiting = 0
-        self.reused: Mapping[str, Taken] = {}
         self.used_at = 0.0
         self.ready_at: float | None = None
         self._around = around
@@ -145,15 +145,15 @@ class Actor:
         self.choice = {"chosen_quantization": quantization, "chosen_because": reason} if reason else {}
         self._around.changed(self)
 
-    def note_paused(self, paused: bool) -> None:
-        self.paused = paused
-        self._around.changed(self)
-
     def note_reused(self, reused: Mapping[str, Taken]) -> None:
         """Keep which of its binaries are other programs' files."""
         if reused != self.reused:
             self.reused = reused
             self._around.changed(self)
+
+    def note_paused(self, paused: bool) -> None:
+        self.paused = paused
+        self._around.changed(self)
 
     def note_offline(self, offline: bool) -> None:
         if offline is not self.offline:

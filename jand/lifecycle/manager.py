@@ -87,6 +87,7 @@ class Manager:
         catalog: Catalog,
         admission: Admission,
         tally: Tally,
+        reuse: Reuse | None = None,
     ) -> None:
         self.tasks = TaskSet()
         self.start_on_request = settings.start_on_request
@@ -100,8 +101,6 @@ class Manager:
         self._trees = {tree.label: tree for tree in trees}
         self._problems = ProblemBook(self.events.publish, time.time)
         self._registry = Registry(self, self, lambda problems: self._problems.replace("ids", problems))
-        tally: Tally,
-        reuse: Reuse | None = None,
         self._records: dict[Actor, Record] = {}
         self._leaving: set[Actor] = set()
         self._awaited: dict[str, asyncio.Future[Record]] = {}

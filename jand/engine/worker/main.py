@@ -186,7 +186,6 @@ class Life:
         await self._engine_done.wait()
         beating.cancel()
         self._report_work()
-        self._report_work()
         await runner.cleanup()  # answers that are made are sent to their end
 
     def _assemble(self, options: Options) -> tuple[http.Served, Prompter | None]:
