@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jand.library.filesystems import MountTable
     from jand.library.findings import Tree
     from jand.library.headers import HeaderCache
+    from jand.library.memory import Memory
     from jand.library.picture import Picture, Place
     from jand.library.roots import Root
     from jand.library.settle import Key
@@ -76,12 +77,14 @@ class Examiner:
         scan_entry: ScanEntry,
         list_entries: Callable[[Tree], list[str]],
         headers: HeaderCache,
+        memory: Memory,
         mounts: MountTable,
         picture: Picture,
     ) -> None:
         self._scan_entry = scan_entry
         self._list_entries = list_entries
         self._headers = headers
+        self._memory = memory
         self._mounts = mounts
         self._picture = picture
         self._base: tuple[Root, Mapping[str, Anchor]] | None = None
@@ -99,10 +102,14 @@ class Examiner:
 
     def _look(self, key: Key, tree: Tree, root: Root) -> tuple[Sight | None, bool]:
         entry = key[1]
-        stamp = read_stamp(root.path, entry)
-        if key not in self._picture.scans and not self._is_entry(tree, root, entry, stamp):
-            return None, False
-        scan = self._scan(key, tree)
+        stamp = read_stamp(root.path, entry, lasting=True)
+        scan = None
+        if key not in self._picture.scans:
+            if not self._is_entry(tree, root, entry, stamp):
+                return None, False
+            scan = self._memory.recall(tree, entry, stamp)
+        if scan is None:
+            scan = self._scan(key, tree)
         sight = self._sight(key, root, scan, stamp)
         if (stamp is None or scan.offline or not scan.models) and self._is_other(tree, root):
             return None, True

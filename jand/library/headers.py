@@ -23,6 +23,7 @@ from jand.errors import GgufError, IncompleteGgufError
 from jand.library import header_file
 from jand.library.findings import Stamp
 from jand.library.header_file import StoredHeaders
+from jand.library.stamps import RACY_NS
 from jand.model.filenames import printable
 from jand.model.gguf import Header, read_header
 
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MAX_ENTRIES: Final = 65_536
-RACY_NS: Final = 50_000_000
-"""A file that changed this shortly before it was read may change again within the same tick of its clock, so what was read is not kept."""
-
 
 V = TypeVar("V")
 
@@ -46,7 +44,7 @@ def make_stamp(status: os.stat_result) -> Stamp:
 
 
 def is_racy(stamp: Stamp) -> bool:
-    """Whether what is read now may change without a change of its stamp."""
+    """Whether what is read now may change without a change of its stamp, and so is not to be kept."""
     return 0 <= time.time_ns() - max(stamp.mtime_ns, stamp.ctime_ns) < RACY_NS
 
 
@@ -91,7 +89,7 @@ class HeaderCache:
     """
 
     def __init__(self, path: Path | None = None, *, limit: int = MAX_ENTRIES) -> None:
-        self._path = path
+        self.path = path
         self._limit = limit
         self._headers: Recent[Header | GgufError] = Recent(limit)
         self._growing: Recent[Header] = Recent(1024)
@@ -154,11 +152,11 @@ class HeaderCache:
 
     def save(self) -> None:
         """Write what is known to the disk, atomically; a disk that takes no writes costs the cache, never the caller."""
-        if self._path is None or not self._changed:
+        if self.path is None or not self._changed:
             return
         self._changed = False
         try:
-            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            self.path.parent.mkdir(mode=0o700, exist_ok=True)
             newest_first = reversed(self._headers.items())
             known = [
                 (stamp, header, self.quiet.find(stamp) is not None)
@@ -166,9 +164,9 @@ class HeaderCache:
                 if isinstance(header, Header)
             ]
             content = header_file.dump(known, self._stored, limit=self._limit)
-            atomic.write(self._path, content, replace=True, mode=0o600)
+            atomic.write(self.path, content, replace=True, mode=0o600)
         except OSError as error:
-            log.warning("header cache not written", path=str(self._path), reason=error.strerror)
+            log.warning("header cache not written", path=str(self.path), reason=error.strerror)
 
     def _restore(self, stamp: Stamp) -> Header | None:
         stored = self._stored.take(stamp)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from jand.library import scan as scans
 from jand.library.examiner import Examiner
 from jand.library.filesystems import MountTable
+from jand.library.memory import Memory
 from jand.library.picture import Picture
 from jand.library.scanner import Scanner
 from jand.library.settle import Pace, Settler
@@ -88,18 +89,20 @@ class Library:
         self._trees = {tree.label: tree for tree in trees}
         self._settings = settings
         self._on_status = on_status
+        self._headers = headers
         self._observer = observer
         self._list_entries = list_entries
         self._threads = Threads(THREADS, "library")
         self._tasks = TaskSet()
         self._mounts = MountTable()
         self._picture = Picture()
+        self._memory = Memory(headers)
         self._following: set[str] = set()
         self._settler = Settler(Pace(settle_s=settings.settle_s), started_at=asyncio.get_running_loop().time())
         self._scanner = Scanner(
             self._settler,
             self._picture,
-            Examiner(scan_entry, list_entries, headers, self._mounts, self._picture),
+            Examiner(scan_entry, list_entries, headers, self._memory, self._mounts, self._picture),
             threads=self._threads,
             tasks=self._tasks,
             slow_s=settings.slow_s,
@@ -131,6 +134,16 @@ class Library:
         """Look at *entry* now, for somebody knows that something has changed there."""
         self._settler.touch((label, entry), asyncio.get_running_loop().time())
         self._scanner.wake()
+
+    async def save(self) -> None:
+        """Write down what a later start can use: what lies here, and the headers of it."""
+        if self.ready.is_set():
+            held = self._picture.held
+            scans = [
+                (scan, self._picture.stamps.get(key)) for key, scan in self._picture.scans.items() if key not in held
+            ]
+            await asyncio.to_thread(self._memory.save, scans)
+        await asyncio.to_thread(self._headers.save)
 
     async def rescan(self) -> RescanResult:
         """Scan every entry of every tree that can be read, and return when all of it was told."""

@@ -6,8 +6,10 @@ temporary names leave no trace in a stamp. Everything here blocks for disk I/O.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 OWN_PREFIX: Final = ".jand-"
 """Names that jand itself gives, for a moment (cookies, files that are being written) or for longer (partial downloads)."""
 
+RACY_NS: Final = 50_000_000
+"""What changed this shortly before it was looked at may change again within the same tick of its clock."""
+
 MOST_ITEMS: Final = 100_000
 DEEPEST: Final = 16
 """Bounds on what a link to somewhere large can cost; what lies beyond is not compared."""
@@ -27,6 +32,8 @@ DEEPEST: Final = 16
 @dataclass(frozen=True, slots=True)
 class EntryStamp:
     """*value* is the same while nothing changes. *folders* are the inodes that a watch of this entry must hold.
+
+    *lasting* says the same as *value*, but also to later processes, where that was asked for; it is "" where it proves nothing, because of links or of something that changed a moment ago.
 
     *targets* are the real paths to which its links lead, *crossings* the first folder on each other file system; *shared* says that one of its files has another
     name somewhere, through which it may be written to without an event here.
@@ -37,6 +44,7 @@ class EntryStamp:
     targets: tuple[str, ...] = ()
     crossings: tuple[str, ...] = ()
     shared: bool = False
+    lasting: str = field(default="", compare=False)
 
     @property
     def needs_polling(self) -> bool:
@@ -54,8 +62,9 @@ class _Walk:
     devices: set[int] = field(default_factory=set)
     seen: set[tuple[int, int]] = field(default_factory=set)
     shared: bool = False
+    newest_ns: int = 0
 
-    def stamp(self) -> EntryStamp:
+    def stamp(self, *, lasting: bool) -> EntryStamp:
         self.facts.sort()
         return EntryStamp(
             hash(tuple(self.facts)),
@@ -63,16 +72,27 @@ class _Walk:
             tuple(sorted(self.targets)),
             tuple(self.crossings),
             self.shared,
+            self._digest() if lasting and self._proves() else "",
         )
 
+    def _proves(self) -> bool:
+        """Whether nothing here can change without another stamp."""
+        if self.targets or self.crossings or self.shared or len(self.facts) >= MOST_ITEMS:
+            return False
+        return time.time_ns() - self.newest_ns > RACY_NS
 
-def read_stamp(root: str, entry: str) -> EntryStamp | None:
+    def _digest(self) -> str:
+        facts = repr(self.facts).encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(facts, digest_size=16).hexdigest()
+
+
+def read_stamp(root: str, entry: str, *, lasting: bool = False) -> EntryStamp | None:
     """Return the stamp of *entry* below *root*; None where there is no such entry (never so for the loose files while *root* can be read)."""
-    return next(read_stamps(root, [entry]))
+    return next(read_stamps(root, [entry], lasting=lasting))
 
 
-def read_stamps(root: str, entries: Iterable[str]) -> Iterator[EntryStamp | None]:
-    """Yield the stamps of several entries, one by one."""
+def read_stamps(root: str, entries: Iterable[str], *, lasting: bool = False) -> Iterator[EntryStamp | None]:
+    """Yield the stamps of several entries, one by one; *lasting* ones where that is wanted."""
     try:
         above = os.stat(root)  # noqa: PTH116 - paths are text here: names may hold bytes that are no UTF-8
     except OSError:
@@ -88,7 +108,7 @@ def read_stamps(root: str, entries: Iterable[str]) -> Iterator[EntryStamp | None
         except OSError:
             yield None
         else:
-            yield walk.stamp()
+            yield walk.stamp(lasting=lasting)
 
 
 def _note_entry(walk: _Walk, path: str, name: str) -> None:
@@ -151,6 +171,7 @@ def _note_item(walk: _Walk, item: os.DirEntry[str], name: str, *, depth: int, li
         return
     if found.st_nlink > 1 and not linked:
         walk.shared = True
+    walk.newest_ns = max(walk.newest_ns, found.st_mtime_ns, found.st_ctime_ns)
     walk.facts.append(
         (name, found.st_mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     )

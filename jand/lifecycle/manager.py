@@ -110,7 +110,6 @@ class Manager:
         self._library = Library(
             trees, settings.library, headers=headers, on_scan=self._scanned, on_status=self._watch_status_changed
         )
-        self._headers = headers
         self._notes = notes
         self._adoption = Adoption(self._library, self.tasks, notes) if settings.adopt else None
         self._resumption = Resumption(notes, restore=settings.restore)
@@ -133,7 +132,7 @@ class Manager:
         self.ready.set()
         log.info("first scan done", models=len(self._registry), problems=len(self._problems.all()))
         self.tasks.spawn(self._resumption.start(self._registry), name="start with the daemon")
-        await asyncio.to_thread(self._headers.save)
+        await self._library.save()
 
     async def close(self, *, grace_s: float, force: bool = False) -> None:
         """Stop every model, running answers within *grace_s* seconds, and wait until all processes are gone.
@@ -146,7 +145,7 @@ class Manager:
         self.events.close()
         await self.tasks.close()
         await self._downloader.close()
-        await asyncio.to_thread(self._headers.save)
+        await self._library.save()
 
     # What the library tells.
 
