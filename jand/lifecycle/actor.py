@@ -285,6 +285,7 @@ class Actor:
         self._spec_in_force = spec or self.found.spec
         self._move(Happening.START)
         self._starting = self._around.tasks.start(self._bring_up(self._spec_in_force), name=f"start {self.id}")
+        self._starting.add_done_callback(self._start_ended)
         self._around.changed(self)
 
     async def _bring_up(self, spec: Spec) -> None:
@@ -294,9 +295,6 @@ class Actor:
                 await self._around.admission.reserve(self, self._around.admission.need_of(self.found, spec))
             await asyncio.sleep(self.crashes.wait_s(time.monotonic()))
             running = await self._around.launch(self.id, self.found, spec, self._loading)
-        except asyncio.CancelledError:
-            self._settle_stopped(None)
-            raise
         except JandError as error:
             self._start_failed(error)
         except Exception as error:
@@ -304,6 +302,11 @@ class Actor:
             self._start_failed(WorkerDiedError(f'cannot start "{self.id}": {error}'))
         else:
             self._ready(running, time.monotonic() - began)
+
+    def _start_ended(self, task: asyncio.Task[None]) -> None:
+        """Settle a start that was cancelled; not within it, because one that is cancelled before its first step never runs."""
+        if task.cancelled():
+            self._settle_stopped(None)
 
     def _loading(self, fraction: float) -> None:
         """Show load progress, at most a hundred times for one load."""

@@ -126,6 +126,23 @@ async def test_a_stop_overtakes_a_start() -> None:
     assert around.seen[-2:] == [(PublicState.RUNNING, Transition.STOPPING), (PublicState.DOWNLOADED, None)]
 
 
+async def test_a_stop_overtakes_a_start_that_has_not_made_its_first_step() -> None:
+    engine = FakeEngine(immediately=True)
+    actor, around = make(engine)
+    caller = asyncio.create_task(actor.start())
+    # One step takes the caller to where it waits; the task of the start has not run yet.
+    await asyncio.sleep(0)
+    assert around.seen[-1] == (PublicState.DOWNLOADED, Transition.STARTING)
+    assert engine.launched == []
+    await asyncio.wait_for(actor.stop(), 5)
+
+    assert actor.record().transition is None
+    with pytest.raises(WorkerDiedError):
+        await caller
+    await actor.start()
+    assert actor.record().state is PublicState.RUNNING
+
+
 async def test_stop_is_idempotent_and_starts_again_after() -> None:
     engine = FakeEngine(immediately=True)
     actor, _ = make(engine)
