@@ -45,8 +45,8 @@ QUIET_S: Final = 3.0
 """For how long a file must not have changed where the system cannot tell whether somebody writes to it."""
 
 _MOST_REMEMBERED: Final = 1024
-_CONTROL_ENDINGS: Final = (".aria2", ".downloadInProgress", ".incomplete")
-"""`NAME` with one of these beside it is not finished, however long it is."""
+_CONTROL_ENDING: Final = ".aria2"
+"""`NAME` with `NAME.aria2` beside it is not finished, however long it is; the other programs give a file its name at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ def _opened(candidate: Candidate, has_writer: Callable[[int], bool | None]) -> I
     owners = {0, os.geteuid(), *([top.stat().st_uid] if candidate.place.service else [])}
     for folder in source.parents[: source.parents.index(top) + 1]:
         _check_ours(folder.stat(), owners, f"its folder {folder}")
-    if any(Path(f"{path}{ending}").exists() for path in (candidate.path, source) for ending in _CONTROL_ENDINGS):
+    if any(Path(f"{path}{_CONTROL_ENDING}").exists() for path in (candidate.path, source)):
         raise _UnfitError("its download has not ended")
     stream = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

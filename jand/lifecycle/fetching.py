@@ -148,13 +148,16 @@ class Fetching:
         stem = found.path.rpartition("/")[2].removesuffix(".json")
         kept = self._notes.find(CHOSEN, found.path) or ()
         plan, failure = await self._plan(found, present, stem=stem, kept=kept)
-        if self._reusing is not None and plan.files:
-            plan = await self._reusing.take(actor, plan)
-        if failure is not None and plan.files:
-            raise failure
+        # Before the files come: the scan that sees the last of them ends this task.
         if plan.chosen:
             self._notes.note(CHOSEN, found.path, list(plan.chosen))
         actor.note_choice(plan.quantization, plan.reason)
+        if self._reusing is not None and plan.files:
+            plan = await self._reusing.take(actor, plan)
+        if failure is not None and plan.files:
+            self._notes.note(CHOSEN, found.path, list(kept) or None)
+            actor.note_choice(None, "")
+            raise failure
         if plan.files:
             actor.note_error(None)
             log.info("fetching", model=actor.id, files=[file.name for file in plan.files], bytes=plan.bytes_to_fetch)

@@ -238,8 +238,7 @@ async def test_over_file_systems_it_is_a_symbolic_link_and_the_file_is_fetched_o
         await until_error(daemon, "noise", "hub-not-found")
 
         hub.add("some/noise-GGUF", {NAME: source})
-
-        await daemon.call("PUT", "/v1/models/noise/resume")
+        drop(daemon.models, "noise", origin="some/noise-GGUF", download_url=NAME, metadata={"tags": ["again"]})
         await daemon.until_state("noise", "downloaded")
         assert hub.served() == SIZE
 

@@ -77,6 +77,29 @@ def test_a_binary_that_another_json_uses_stays(tree: Path) -> None:
     assert (tree / "a" / "one.gguf").exists()
 
 
+def test_of_two_hard_links_to_one_file_only_its_own_goes_with_a_model(tree: Path) -> None:
+    other = lay_out(tree, "b/b.json", ["one.gguf"])
+    (tree / "a").mkdir()
+    (tree / "a" / "one.gguf").hardlink_to(tree / "b" / "one.gguf")
+    found = lay_out(tree, "a/a.json", ["one.gguf"])
+    done = delete(found, [other], tree)
+
+    assert done.kept == ()
+    assert not (tree / "a").exists()
+    assert (tree / "b" / "one.gguf").exists()
+
+
+def test_a_binary_to_which_another_model_links_stays(tree: Path) -> None:
+    found = lay_out(tree, "a/a.json", ["one.gguf"])
+    (tree / "b").mkdir()
+    (tree / "b" / "one.gguf").symlink_to(tree / "a" / "one.gguf")
+    other = lay_out(tree, "b/b.json", ["one.gguf"])
+    done = delete(found, [other], tree)
+
+    assert [kept.why for kept in done.kept] == ["models/b/b.json uses it too"]
+    assert (tree / "b" / "one.gguf").exists()
+
+
 def test_links_and_what_they_point_to_stay(tree: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious.gguf"
     precious.write_bytes(b"weights")
