@@ -32,6 +32,9 @@ TURN_S: Final = 10.0
 LINGER: Final = 0.05
 """The part of a turn for which a model that was just used still counts as in use, so that it is not stopped between two requests of one client."""
 
+NEGLIGIBLE: Final = 0.02
+"""A change of what a model takes, as a part of it, that is not noted."""
+
 LEARNED: Final = "memory"
 """The section of the notes with what models really took, in bytes."""
 
@@ -89,7 +92,9 @@ class Admission:
         return learned if isinstance(learned, int) and learned > 0 else estimate(found, spec)
 
     def learn(self, found: Found, spec: Spec, taken: int) -> None:
-        if taken > 0:
+        """Keep what it *taken* has; small changes are not worth the write to the disk that this costs at the end of a request."""
+        known = self._notes.find(LEARNED, _key(found, spec))
+        if taken > 0 and not (isinstance(known, int) and abs(taken - known) <= known * NEGLIGIBLE):
             self._notes.note(LEARNED, _key(found, spec), taken)
 
     async def reserve(self, holder: Holder, need: int) -> None:
