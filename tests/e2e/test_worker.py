@@ -445,6 +445,31 @@ async def test_prefix_of_a_conversation_is_not_read_again(ask: Asker) -> None:
     assert said(again) == said(first)
 
 
+async def test_prompt_of_several_choices_is_read_once(ask: Asker) -> None:
+    prompt = [1, *([9, 8, 7, 6] * 60)]
+    before = await metric(ask, "prompt_tokens_total")
+    answer = await ask.ok(TEXT, prompt=prompt, n=4, max_tokens=20, temperature=0, ignore_eos=True)
+    assert len({choice["text"] for choice in answer["choices"]}) == 1
+    assert answer["usage"]["prompt_tokens"] == len(prompt)
+    assert answer["usage"]["completion_tokens"] == 80
+    assert await metric(ask, "prompt_tokens_total") - before <= len(prompt) + 3
+    again = await ask.ok(TEXT, prompt=prompt, max_tokens=20, temperature=0, ignore_eos=True, cache_prompt=False)
+    assert said(again) == said(answer)
+
+
+async def test_prefix_that_another_conversation_holds_is_shared(ask: Asker) -> None:
+    """Four conversations that begin alike and end differently: what they share is read once, and each goes on as it would alone."""
+    shared = [1, *([12, 13, 14] * 70)]
+    prompts = [[*shared, 20 + number, 40 + number] for number in range(4)]
+    answers = await asyncio.gather(
+        *(ask.ok(TEXT, prompt=each, max_tokens=12, temperature=0, ignore_eos=True) for each in prompts)
+    )
+    assert sum(answer["usage"]["prompt_tokens_details"]["cached_tokens"] for answer in answers) >= 3 * len(shared) - 4
+    for prompt, answer in zip(prompts, answers, strict=True):
+        alone = await ask.ok(TEXT, prompt=prompt, max_tokens=12, temperature=0, ignore_eos=True, cache_prompt=False)
+        assert said(alone) == said(answer)
+
+
 async def test_client_that_leaves_ends_its_generation(config: WorkerConfig) -> None:
     """The answer would take minutes; the slot is free at once."""
     started = await Worker.start(replace(config, init={**config.init, "n_parallel": 1, "ctx_len": 1 << 17}))
@@ -486,10 +511,12 @@ async def queued(ask: Asker) -> bool:
 
 
 async def cancelled(ask: Asker) -> int:
-    (line,) = [
-        line for line in (await ask.text("/metrics")).splitlines() if line.startswith("jand_requests_cancelled_total ")
-    ]
-    return int(line.split()[1])
+    return await metric(ask, "requests_cancelled_total")
+
+
+async def metric(ask: Asker, name: str) -> int:
+    (line,) = [line for line in (await ask.text("/metrics")).splitlines() if line.startswith(f"jand_{name} ")]
+    return int(float(line.split()[1]))
 
 
 async def test_queue_is_bounded(ask: Asker) -> None:

@@ -90,7 +90,7 @@ class Batch:
 class Context:
     """Owns a `llama_context` of *sequences* conversations of *ctx_len* tokens each."""
 
-    def __init__(self, weights: Weights, handle: Any, sequences: int, ctx_len: int) -> None:
+    def __init__(self, weights: Weights, handle: Any, sequences: int, ctx_len: int, *, unified: bool) -> None:
         self.weights = weights
         self.handle = handle
         self.sequences = sequences
@@ -100,6 +100,7 @@ class Context:
         self.pooling = int(lib.llama_pooling_type(handle))
         self._memory = lib.llama_get_memory(handle) or None
         self._n_vocab = weights.facts.n_vocab
+        self.unified = unified
         self.can_remove_part = False
         """Whether the end of a sequence can be taken back; a recurrent model forgets only as a whole. Set by `warm_up`."""
 
@@ -132,12 +133,14 @@ class Context:
         if self._memory:
             lib.llama_memory_clear(self._memory, True)
 
-    def share(self, source: int, target: int) -> None:
-        """Let *target* hold all that *source* holds. A part only is more than every memory layout can do, and ends the process in some."""
+    def share(self, source: int, target: int, end: int) -> None:
+        """Let *target* hold what *source* holds before position *end*; nothing is copied. Only for memory that is unified: elsewhere it ends the process."""
         self._check(source)
         self._check(target)
+        if not self.unified or source == target or end > self.last_position(source) + 1:
+            raise ValueError(f"cannot share {end} tokens of sequence {source}")
         self.forget(target)
-        lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        lib.llama_memory_seq_cp(self._memory, source, target, 0, end)
 
     def first_position(self, sequence: int) -> int:
         """Return the lowest position still held, -1 for none: a sliding window lets go of what is behind it."""
@@ -218,4 +221,4 @@ def _open(weights: Weights, parameters: Any, sequences: int, ctx_len: int) -> Co
             hint="lower ctx_len or n_parallel; the last lines of the worker's log say more",
             reason="context-failed",
         )
-    return Context(weights, handle, sequences, ctx_len)
+    return Context(weights, handle, sequences, ctx_len, unified=bool(parameters.kv_unified))

@@ -35,6 +35,7 @@ STEP_S: Final = 0.15
 """What a step may take while somebody's answer flows; prompts are read in parts that keep to it."""
 FIRST_CHUNK: Final = 128
 LEAST_CHUNK: Final = 32
+WORTH_SHARING: Final = 32
 READ_WITH_ALL: Final = 16
 """From that many tokens of prompts in a step on it runs on all threads."""
 
@@ -188,7 +189,7 @@ class Engine:
             with self._turns.changed:
                 answer = self._waiting[0]
             slot = choose_slot(self._slots, answer.wanted.prompt)
-            if slot is None:
+            if slot is None or self._is_being_read(answer.wanted.prompt):
                 return
             with self._turns.changed:
                 self._waiting.popleft()
@@ -203,6 +204,8 @@ class Engine:
         wanted, usage = answer.wanted, answer.usage
         usage.queued_at, usage.started_at = answer.queued_at, time.monotonic()
         usage.prompt_tokens = len(wanted.prompt)
+        if wanted.cache_prompt:
+            self._borrow(slot, wanted.prompt)
         usage.cached_tokens = self._reuse(slot, wanted.prompt if wanted.cache_prompt else [])
         self._counters.cached_tokens += usage.cached_tokens
         grammar = Grammar(self._weights, wanted.grammar) if wanted.grammar is not None else None
@@ -210,6 +213,31 @@ class Engine:
         room = self._context.ctx_len - len(wanted.prompt)
         limit = room if wanted.max_tokens is None else min(room, wanted.max_tokens)
         slot.work = Work(answer, sampler, TextStream(wanted.stops), limit)
+
+    @property
+    def _can_share(self) -> bool:
+        return self._context.unified and self._context.can_remove_part and not self._weights.facts.n_swa
+
+    def _is_being_read(self, prompt: list[int]) -> bool:
+        """Whether another conversation is just reading what *prompt* begins with: waiting for it is quicker than reading it twice."""
+        if not self._can_share:
+            return False
+        reading = [slot for slot in self._slots if slot.reading]
+        return any(
+            common_prefix(slot.work.answer.wanted.prompt, prompt) >= len(slot.tokens) + WORTH_SHARING
+            for slot in reading
+            if slot.work is not None
+        )
+
+    def _borrow(self, slot: Slot, prompt: list[int]) -> None:
+        """Let *slot* begin with what another one holds of *prompt*, where that is a good deal more than it holds itself."""
+        if not self._can_share:
+            return
+        donor = max(self._slots, key=lambda other: common_prefix(other.tokens, prompt))
+        shared = common_prefix(donor.tokens, prompt)
+        if donor is not slot and shared >= common_prefix(slot.tokens, prompt) + WORTH_SHARING:
+            self._context.share(donor.number, slot.number, shared)
+            slot.tokens = donor.tokens[:shared]
 
     def _reuse(self, slot: Slot, prompt: list[int]) -> int:
         """Keep of *slot* what *prompt* begins with, less one token: a decode needs something to decode. Return how many tokens are kept."""

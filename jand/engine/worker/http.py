@@ -163,7 +163,9 @@ class Routes:
     async def _whole(self, completion: Completion) -> web.Response:
         choices = [await self._gather(completion, index, answer) for index, answer in enumerate(completion.answers)]
         usages = [answer.usage for answer in completion.answers]
-        return web.json_response(completion.shape.whole(choices, shapes.usage_of(usages), usages[0].timings()))
+        return web.json_response(
+            completion.shape.whole(choices, shapes.usage_of(usages, completion.choices), usages[0].timings())
+        )
 
     async def _gather(self, completion: Completion, index: int, answer: Answer) -> dict[str, object]:
         texts: list[str] = []
@@ -210,7 +212,9 @@ async def _pages(
     closing = b""
     if completion.include_usage:
         usages = [answer.usage for answer in completion.answers]
-        closing = shapes.event(completion.shape.closing(shapes.usage_of(usages), usages[0].timings()))
+        closing = shapes.event(
+            completion.shape.closing(shapes.usage_of(usages, completion.choices), usages[0].timings())
+        )
     yield closing + shapes.DONE
 
 

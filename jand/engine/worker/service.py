@@ -33,6 +33,7 @@ class Completion:
     stream: bool
     include_usage: bool
     wants_logprobs: bool
+    choices: int
 
 
 class Service:
@@ -142,7 +143,9 @@ class Service:
     def _submit(self, request: ChatRequest | CompletionRequest, wanted: list[Wanted], shape: Shape) -> Completion:
         answers = tuple(Answer(each) for each in wanted)
         self.engine.submit(*answers)
-        return Completion(answers, shape, request.stream, request.include_usage, request.wanted_logprobs is not None)
+        return Completion(
+            answers, shape, request.stream, request.include_usage, request.wanted_logprobs is not None, request.n
+        )
 
 
 def deliver_to(loop: asyncio.AbstractEventLoop) -> Any:

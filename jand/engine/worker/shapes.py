@@ -49,11 +49,11 @@ def event(value: object) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n\n"
 
 
-def usage_of(usages: Sequence[Usage]) -> dict[str, Any]:
-    """Return OpenAI's `usage` over all choices; the prompts of choices that share one are counted once."""
-    prompt = sum(usage.prompt_tokens for usage in usages)
+def usage_of(usages: Sequence[Usage], choices: int) -> dict[str, Any]:
+    """Return OpenAI's `usage` over all answers; a prompt is counted once for its *choices*, which follow one another."""
+    prompt = sum(usage.prompt_tokens for usage in usages[::choices])
     completion = sum(usage.completion_tokens for usage in usages)
-    cached = sum(usage.cached_tokens for usage in usages)
+    cached = sum(usage.cached_tokens for usage in usages[::choices])
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
