@@ -98,6 +98,24 @@ class Client:
     async def delete(self, model_id: str, *, keep_files: bool = False) -> Json:
         return await self._call("DELETE", path_of(model_id), query={"keep_files": "true" if keep_files else None})
 
+    async def register(self, body: Json) -> Json:
+        """Register what *body* asks for; see `POST /v1/models`."""
+        return await self._call("POST", "/v1/models", body=body)
+
+    async def copy(self, model_id: str, body: Json) -> Json:
+        """Copy a model under the `id` in *body*, with whatever else it overrides."""
+        return await self._call("POST", f"{path_of(model_id)}/copy", body=body)
+
+    async def pause(self, model_id: str) -> Json:
+        return await self._call("PUT", f"{path_of(model_id)}/pause")
+
+    async def resume(self, model_id: str) -> Json:
+        return await self._call("PUT", f"{path_of(model_id)}/resume")
+
+    async def catalog(self) -> list[Json]:
+        entries: list[Json] = (await self._call("GET", "/v1/catalog"))["data"]
+        return entries
+
     async def problems(self) -> list[Json]:
         problems: list[Json] = (await self._call("GET", "/v1/problems"))["data"]
         return problems

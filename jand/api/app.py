@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from jand.api import events, guard, health, inference, metrics, models, openapi, problems
+from jand.api import events, guard, health, inference, metrics, models, openapi, problems, registering
 from jand.api.drain import Drain
 from jand.api.errors import answer_errors
 from jand.api.render import ModelObjects
 from jand.api.route import Route, Shared, bind
 from jand.api.schemas import (
+    CatalogList,
+    CopyBody,
     DeleteAnswer,
     DeleteQuery,
     DeployedBody,
@@ -25,6 +27,7 @@ from jand.api.schemas import (
     Nothing,
     ProblemList,
     ReadyAnswer,
+    RegisterBody,
     RescanAnswer,
     StartAnswer,
     StartBody,
@@ -36,6 +39,7 @@ from jand.errors import (
     BadRequestError,
     ContextExceededError,
     ModelDownloadingError,
+    ModelExistsError,
     ModelNotFoundError,
     ModelNotRunningError,
     ModelRemovedError,
@@ -95,6 +99,57 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         body=Nothing,
         answer=DeleteAnswer,
         errors=(ModelNotFoundError, NotPossibleError, BadRequestError),
+    ),
+    Route(
+        method="POST",
+        path="/v1/models",
+        handler=registering.register_model,
+        summary="Write a model JSON, which then goes the way of any airdrop",
+        query=Nothing,
+        body=RegisterBody,
+        answer=ModelObject,
+        statuses=(201,),
+        errors=(BadRequestError, ModelExistsError, ModelNotFoundError, NotPossibleError),
+    ),
+    Route(
+        method="POST",
+        path="/v1/models/{id}/copy",
+        handler=registering.copy_model,
+        summary="Write a second JSON that shares the binaries of a model",
+        query=Nothing,
+        body=CopyBody,
+        answer=ModelObject,
+        statuses=(201,),
+        errors=(BadRequestError, ModelExistsError, ModelNotFoundError, NotPossibleError),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/models/{id}/pause",
+        handler=registering.pause_model,
+        summary="Halt a model's download",
+        query=Nothing,
+        body=Nothing,
+        answer=ModelObject,
+        errors=(ModelNotFoundError, NotPossibleError),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/models/{id}/resume",
+        handler=registering.resume_model,
+        summary="Go on with a model's download, or try it again now",
+        query=Nothing,
+        body=Nothing,
+        answer=ModelObject,
+        errors=(ModelNotFoundError, NotPossibleError),
+    ),
+    Route(
+        method="GET",
+        path="/v1/catalog",
+        handler=registering.list_catalog,
+        summary="List the model JSONs that can be registered by their id",
+        query=Nothing,
+        body=Nothing,
+        answer=CatalogList,
     ),
     Route(
         method="PUT",

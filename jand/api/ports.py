@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from jand.lifecycle.catalog import Catalog
     from jand.lifecycle.events import EventLog, ProblemRecord
     from jand.lifecycle.running import Ask
     from jand.lifecycle.tally import Tally
@@ -100,6 +101,18 @@ class Manager(Protocol):
     async def stop(self, model_id: str, *, force: bool = False) -> Record: ...
 
     async def delete(self, model_id: str, *, keep_files: bool = False) -> Deletion: ...
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    async def register(self, body: Mapping[str, Any]) -> Record:
+        """Write the JSON that *body* asks for and return the model once it is registered."""
+
+    async def copy(self, model_id: str, body: Mapping[str, Any]) -> Record: ...
+
+    async def pause(self, model_id: str) -> Record: ...
+
+    async def resume(self, model_id: str) -> Record: ...
 
     def problems(self) -> Sequence[ProblemRecord]: ...
 

@@ -172,6 +172,45 @@ class KeptObject(FromOurs):
     why: str
 
 
+class RegisterBody(BaseModel):
+    """A model JSON with `id` or `folder`, or `{"catalog": id}`, or `{"origin": "user/repo", "quantization": ...}`; the reader of model JSONs judges the rest."""
+
+    model_config = ConfigDict(extra="allow")
+
+    catalog: str | None = None
+    origin: str | None = None
+    quantization: str | None = None
+    id: str | None = None
+    folder: str | None = None
+
+
+class CopyBody(BaseModel):
+    """The id of the copy, and whatever of the model JSON is to be other than in the original."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str | None = None
+
+
+class CatalogObject(BaseModel):
+    """*registered*: a model of this id is there already. *download_url* and *quantization* say what would be downloaded; null: what is recommended for this machine."""
+
+    id: str
+    origin: str
+    import_format: str
+    engine: str
+    description: str | None
+    tags: list[str]
+    download_url: str | list[str] | None
+    quantization: str | None
+    registered: bool
+
+
+class CatalogList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[CatalogObject]
+
+
 class DeleteAnswer(BaseModel):
     id: str
     object: Literal["model"] = "model"

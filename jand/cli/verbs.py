@@ -18,6 +18,11 @@ VERBS: Final = {
     "start": Verb("running", "Load a model; return when it answers requests."),
     "stop": Verb("running", "Stop a model and give its memory back; running answers end first."),
     "delete": Verb("deleting", "Delete a model: its JSON, and those binaries in its folder that no other model uses."),
+    "pull": Verb("pulling", "Register a model of the catalogue or of a hub, and wait until it is there."),
+    "copy": Verb("pulling", "Make a custom model from an existing one."),
+    "pause": Verb("pulling", "Halt a model's download."),
+    "resume": Verb("pulling", "Go on with a model's download, or try it again now."),
+    "catalog": Verb("pulling", "List the models that can be pulled by a short name."),
     "problems": Verb("problems", "List what is wrong in the models folder, with file, line and what mends it."),
     "check": Verb(
         "check", "Validate a models folder, or the folder of one model, offline; exit status 1 where anything is wrong."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from jand.errors import NotPossibleError, ShuttingDownError
+from jand.errors import ModelExistsError, NotPossibleError, ShuttingDownError
 from jand.library import adopt
 from jand.library.findings import LOOSE
 from jand.library.library import Library, LibrarySettings
@@ -124,13 +124,16 @@ class Manager:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._library.run(), name="library")
             group.create_task(self._announce_ready(), name="first scan")
-            group.create_task(self._fetching.sweep(self._registry.found), name="sweep")
 
     async def _announce_ready(self) -> None:
         await self._library.ready.wait()
         self._flush()
         self.ready.set()
         log.info("first scan done", models=len(self._registry), problems=len(self._problems.all()))
+        trees = list(self._trees.values())
+        self.tasks.spawn(
+            self._fetching.sweep(trees, lambda: {found.path for found in self._registry.found()}), name="sweep of partials"
+        )
         self.tasks.spawn(self._resumption.start(self._registry), name="start with the daemon")
         await self._library.save()
 
@@ -274,6 +277,10 @@ class Manager:
         """Write the model JSON that *body* asks for into the root's own tree; return the model once the scan has registered it."""
         tree = next(iter(self._trees.values()))
         name, data = await asyncio.to_thread(registering.compose, body, self.catalog)
+        wanted = data.get("id") or name
+        if (taken := self._registry.find(wanted)) is not None:
+            message = f'cannot register "{wanted}": {taken.found.path} has that id'
+            raise ModelExistsError(message, hint="choose another id, or delete that model", param="id")
         await asyncio.to_thread(registering.write, tree.path, name, data)
         return await self._appeared(tree, name, f"{tree.label}/{name}/{name}.json")
 

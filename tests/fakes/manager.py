@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from jand.errors import JandError, ModelNotFoundError
+from jand.lifecycle.catalog import Catalog
 from jand.lifecycle.events import EventLog, ProblemRecord
 from jand.lifecycle.manager import Load
 from jand.lifecycle.running import Upstream
 from jand.lifecycle.tally import Tally
 from jand.model.problem import Problem
 from jand.model.record import PublicState, Record
+from jand.paths import shipped_example
 from tests.fakes.records import make_record
 
 if TYPE_CHECKING:
@@ -144,6 +146,26 @@ class FakeManager:
         self._asked("delete", record.id, keep_files=keep_files)
         self.remove(record.id)
         return Deletion(record.id, removed=(f"{record.id}.json",), kept=self.kept)
+
+    @property
+    def catalog(self) -> Catalog:
+        return Catalog([shipped_example() / "catalog"])
+
+    async def register(self, body: Mapping[str, Any]) -> Record:
+        self._asked("register", **body)
+        return self.add(str(body.get("id") or body.get("catalog") or "registered"))
+
+    async def copy(self, model_id: str, body: Mapping[str, Any]) -> Record:
+        self._asked("copy", self.get(model_id).id, **body)
+        return self.add(str(body["id"]))
+
+    async def pause(self, model_id: str) -> Record:
+        self._asked("pause", self.get(model_id).id)
+        return self.change(model_id, paused=True)
+
+    async def resume(self, model_id: str) -> Record:
+        self._asked("resume", self.get(model_id).id)
+        return self.change(model_id, paused=False)
 
     def problems(self) -> Sequence[ProblemRecord]:
         self._asked("problems")
