@@ -44,6 +44,7 @@ class Reader:
         self._held = ""
         self._began = False
         self._thought = False
+        self._spoke = False
         self.called = False
 
     def feed(self, text: str) -> list[Piece]:
@@ -102,16 +103,23 @@ class Reader:
         if not mark:
             keep = 0 if last else _beginning(self._held, begin)
             text, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-            return [Said("" if self.called and not text.strip() else text)]
+            return [self._said(text)]
         if not end:
             self._held = mark + after
-            return [Said(before)]
+            return [self._said(before)]
         inside, closed, rest = after.partition(end)
         if not closed:
             self._held = mark + after
-            return [Said("" if self.called and not before.strip() else before)]
+            return [self._said(before)]
         self._held = rest
-        return [Said("" if not before.strip() else before), *self._calls(inside, mark + inside + closed)]
+        return [self._said(before), *self._calls(inside, mark + inside + closed)]
+
+    def _said(self, text: str) -> Said:
+        """Return *text*, without the space that only stands around calls."""
+        if not text.strip() and (self.called or not self._spoke):
+            return Said("")
+        self._spoke = True
+        return Said(text)
 
     def _rest(self, text: str) -> list[Piece]:
         """Read what no mark has closed: the end of the answer closes it."""
