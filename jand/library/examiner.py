@@ -96,7 +96,12 @@ class Examiner:
             began = time.perf_counter()
             if batch.given_up or (began > deadline and batch.looks):
                 break
-            sight, doubtful = self._look(key, tree, root)
+            try:
+                sight, doubtful = self._look(key, tree, root)
+            except Exception:
+                # The tree went away under our hands, or this is a fault of ours; the other entries must not pay for it.
+                log.exception("entry not looked at", tree=tree.label, entry=printable(key[1]))
+                sight, doubtful = None, True
             batch.looks.append(Look(key, sight, time.perf_counter() - began, doubtful))
         return batch
 
@@ -111,9 +116,15 @@ class Examiner:
         if scan is None:
             scan = self._scan(key, tree)
         sight = self._sight(key, root, scan, stamp)
-        if (stamp is None or scan.offline or not scan.models) and self._is_other(tree, root):
+        if (stamp is None or scan.offline or self._has_lost(key, scan)) and self._is_other(tree, root):
             return None, True
         return sight, False
+
+    def _has_lost(self, key: Key, scan: EntryScan) -> bool:
+        before = self._picture.scans.get(key)
+        return before is not None and not {found.path for found in before.models} <= {
+            found.path for found in scan.models
+        }
 
     def _is_entry(self, tree: Tree, root: Root, entry: str, stamp: EntryStamp | None) -> bool:
         """Whether a name that was only heard of is an entry: a folder of a lasting name, or a link that scans count as one."""

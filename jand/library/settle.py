@@ -22,7 +22,7 @@ class Pace:
     """How eager to be.
 
     *debounce_s* gathers the events that one operation gives. An entry may be scanned *burst* times at once, and then once every *refill_s*. Touches by mere growth (*flow*) are answered
-    every *flow_s* alone. After a scan that took t seconds the entry rests for *rest_factor* times t, so that a folder of 20,000 files cannot take a whole core.
+    every *flow_s* alone. After a scan that took t seconds the entry rests for *rest_factor* times t, at most *longest_rest_s*, so that a folder of 20,000 files cannot take a whole core.
     """
 
     settle_s: float = 2.0
@@ -30,7 +30,8 @@ class Pace:
     burst: int = 8
     refill_s: float = 0.1
     flow_s: float = 0.5
-    rest_factor: float = 3.0
+    rest_factor: float = 2.0
+    longest_rest_s: float = 1.0
 
 
 @dataclass(slots=True)
@@ -120,7 +121,7 @@ class Settler:
         entry = self._get(key, now)
         entry.in_hand = False
         entry.scanned_at = now
-        entry.rest_until = now + cost_s * self._pace.rest_factor
+        entry.rest_until = now + min(cost_s * self._pace.rest_factor, self._pace.longest_rest_s)
         if entry.queue_again:
             entry.queue_again = False
             self._queue[key] = None

@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from jand.library import health
 from jand.library import vigilance as ways
 from jand.library.hints import Alarm, Hints, Mailbox
 from jand.library.roots import NoRoot, Root, read_root
 from jand.library.status import Mode, TreeStatus
 from jand.library.watcher import Refusal, Watch, remove_stale_cookies
-from jand.model.filenames import printable
-from jand.model.problem import Problem, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
-    from jand.library.filesystems import MountTable
+    from jand.library.filesystems import Mount, MountTable
     from jand.library.findings import Tree
     from jand.library.threads import Threads
     from jand.library.vigilance import Vigilance
@@ -34,18 +33,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-REPLACED: Final = "root-replaced"
-SILENT: Final = "watch-silent"
-INCOMPLETE: Final = "watch-incomplete"
-OFFLINE: Final = "root-offline"
-
-CAUSES: Final[Mapping[str, str]] = {
-    Alarm.OVERFLOW: "more happened at once than the queue of events holds",
-    Alarm.DIED: "a thread of the watcher died",
-    REPLACED: "another folder took its place",
-    SILENT: "a file that jand made itself was not reported",
-    INCOMPLETE: "the watcher left out some of its folders",
-}
 CLOSE_TIMEOUT_S: Final = 2.0
 
 
@@ -76,6 +63,7 @@ class Supervisor:
         mounts: MountTable,
         tasks: TaskSet,
         observer: Callable[[], ObserverLike],
+        look_at: Callable[[str, MountTable], Root | NoRoot] = read_root,
     ) -> None:
         self.tree = tree
         self.began = asyncio.Event()
@@ -86,13 +74,12 @@ class Supervisor:
         self._mounts = mounts
         self._tasks = tasks
         self._observer = observer
+        self._look_at = look_at
+        self._asking: asyncio.Future[Root | NoRoot] | None = None
         self._wake = asyncio.Event()
         self._watch: Watch | None = None
         self._former: Watch | None = None
-        self._away = "it was not looked at yet"
-        self._alarms: set[str] = set()
-        self._recovering: dict[str, int] = {}
-        self._refusal: Refusal | None = None
+        self._health = health.Health()
         self._rebuilds = 0
         self._edition = 0
         self._cookie = ways.CookieProbe(vigilance)
@@ -106,16 +93,20 @@ class Supervisor:
     @property
     def must_poll(self) -> bool:
         """Whether changes in this tree have to be looked for."""
-        return self._mode() in {Mode.POLLING, Mode.DEGRADED}
+        return self._health.find_mode(self._mount, watching=self._watch is not None) in {Mode.POLLING, Mode.DEGRADED}
 
     @property
     def unwatched(self) -> frozenset[str]:
         """Entries of which some folder is not watched although the tree is."""
-        return self._audit.gaps.entries
+        return self._health.gaps.entries
+
+    @property
+    def _mount(self) -> Mount | None:
+        return None if self.root is None else self.root.mount
 
     def status(self) -> TreeStatus:
-        problems = tuple(self._problems())
-        mode = self._mode()
+        mode = self._health.find_mode(self._mount, watching=self._watch is not None)
+        problems = tuple(self._health.problems(self.tree, online=self.root is not None))
         reason = problems[0].message if problems else ""
         if mode is Mode.POLLING and self.root is not None:
             reason = f"a file system of kind {self.root.mount.kind} does not tell every change"
@@ -163,13 +154,11 @@ class Supervisor:
         return check_s if refresh_s is None else min(check_s, refresh_s + 0.001)
 
     async def _look(self) -> None:
-        try:
-            root = await self._threads.run(functools.partial(read_root, str(self.tree.path), self._mounts))
-        except OSError as error:
-            log.warning("tree not looked at", tree=self.tree.label, error=str(error))
-            return
+        root = await self._read_root()
         if isinstance(root, NoRoot):
             await self._go_offline(root.reason)
+        elif root is None:
+            return
         elif (trouble := self._find_trouble(root)) is not None:
             await self._recover(root, trouble)
         else:
@@ -178,19 +167,34 @@ class Supervisor:
             await self._try_cookie(root)
             await self._try_audit(root)
 
+    async def _read_root(self) -> Root | NoRoot | None:
+        """Return what is known of the tree's directory now; None where that could not be found out, for a lack of our own."""
+        if self._asking is None:
+            self._asking = self._threads.submit(functools.partial(self._look_at, str(self.tree.path), self._mounts))
+        done, _ = await asyncio.wait({self._asking}, timeout=self._vigilance.answer_s)
+        if not done:
+            # It is not asked again before it has answered: every question would cost a thread.
+            return NoRoot("its disk does not answer")
+        asked, self._asking = self._asking, None
+        try:
+            return asked.result()
+        except OSError as error:
+            log.warning("tree not looked at", tree=self.tree.label, error=str(error))
+            return None
+
     def _find_trouble(self, root: Root) -> str | None:
         """Why the watch must be opened (again); the empty string where nothing went wrong."""
         if self.root is None:
             return ""
         if self.root.identity != root.identity:
-            return REPLACED
-        if self._alarms:
-            return min(self._alarms)
+            return health.REPLACED
+        if self._health.alarms:
+            return min(self._health.alarms)
         if self._watch is None:
             return ""
         if not self._watch.alive:
             return Alarm.DIED
-        return SILENT if self._cookie.is_overdue(asyncio.get_running_loop().time()) else None
+        return health.SILENT if self._cookie.is_overdue(asyncio.get_running_loop().time()) else None
 
     def _note_mounts(self) -> None:
         """Have the tree looked at when anything was mounted or unmounted anywhere: no event tells what that does below a tree or behind its links."""
@@ -200,12 +204,12 @@ class Supervisor:
             self._tasks.spawn(self._reports.sweep(), name=f"sweep of {self.tree.label}")
 
     async def _go_offline(self, reason: str) -> None:
-        if self.root is not None or self._away != reason:
+        if self.root is not None or self._health.away != reason:
             log.warning("tree offline", tree=self.tree.label, path=str(self.tree.path), reason=reason)
-        self.root, self._away = None, reason
-        self._alarms.clear()
-        self._refusal = None
-        self._audit.gaps = ways.Gaps()
+        self.root, self._health.away = None, reason
+        self._health.alarms.clear()
+        self._health.refusal = None
+        self._health.gaps = ways.Gaps()
         await self._close_watch()
         self._reports.changed()
 
@@ -216,20 +220,20 @@ class Supervisor:
         self._edition = self._mounts.edition
         await self._close_watch()
         now = asyncio.get_running_loop().time()
-        troubles = {trouble, *self._alarms} - {""}
-        self._alarms |= troubles
+        troubles = {trouble, *self._health.alarms} - {""}
+        self._health.alarms |= troubles
         if known and self._pauses.left(now) > 0:
             self._reports.changed()
             return
         if known:
             self._pauses.note(now)
         for each in troubles:
-            self._recovering[each] = self._recovering.get(each, 0) + 1
-        self._alarms.clear()
-        self._refusal = await self._open_watch(root)
+            self._health.recovering[each] = self._health.recovering.get(each, 0) + 1
+        self._health.alarms.clear()
+        self._health.refusal = await self._open_watch(root)
         if troubles:
             self._rebuilds += 1
-            refused = None if self._refusal is None else self._refusal.cause
+            refused = None if self._health.refusal is None else self._health.refusal.cause
             log.warning("watch opened anew", tree=self.tree.label, reasons=sorted(troubles), refused=refused)
         self._reports.changed()
         self._tasks.spawn(self._see_recovered(troubles), name=f"recovery of {self.tree.label}")
@@ -237,9 +241,9 @@ class Supervisor:
     async def _see_recovered(self, troubles: set[str]) -> None:
         await self._reports.sweep()
         for each in troubles:
-            self._recovering[each] -= 1
-            if not self._recovering[each]:
-                del self._recovering[each]
+            self._health.recovering[each] -= 1
+            if not self._health.recovering[each]:
+                del self._health.recovering[each]
         self._reports.changed()
 
     # The watch.
@@ -257,7 +261,7 @@ class Supervisor:
             return refusal
         await self._close_former()
         now = asyncio.get_running_loop().time()
-        self._audit.gaps = ways.Gaps()
+        self._health.gaps = ways.Gaps()
         self._cookie.begin(now)
         self._audit.begin(now)
         await self._follow(watch)
@@ -270,7 +274,7 @@ class Supervisor:
             return
         if await self._open_watch(root) is not None:
             # There may be room for one watch and not for two.
-            await self._recover(root, INCOMPLETE)
+            await self._recover(root, health.INCOMPLETE)
         else:
             self._tasks.spawn(self._reports.sweep(), name=f"sweep of {self.tree.label}")
         now = asyncio.get_running_loop().time()
@@ -299,7 +303,7 @@ class Supervisor:
 
     def _hear(self, hints: Hints) -> None:
         now = asyncio.get_running_loop().time()
-        self._alarms |= {*hints.alarms, *([REPLACED] if hints.root else [])}
+        self._health.alarms |= {*hints.alarms, *([health.REPLACED] if hints.root else [])}
         self._cookie.came_back(hints.cookies)
         if hints.rights:
             self._audit.hurry(now)
@@ -328,56 +332,13 @@ class Supervisor:
         folders = dict(self._reports.folders())
         missing = await self._threads.run(functools.partial(ways.find_unwatched, watch, root, folders))
         lasting = self._audit.sift(missing)
-        before = self._audit.gaps
+        before = self._health.gaps
         if lasting or before.entries:
             gaps = await self._threads.run(functools.partial(ways.explain_gaps, root, lasting, self._observer))
-            self._audit.gaps = gaps
+            self._health.gaps = gaps
             if gaps.forgotten:
-                self._alarms.add(INCOMPLETE)
+                self._health.alarms.add(health.INCOMPLETE)
                 self._wake.set()
-        self._audit.plan_next(asyncio.get_running_loop().time())
-        if self._audit.gaps != before:
+        self._audit.plan_next(asyncio.get_running_loop().time(), self._health.gaps)
+        if self._health.gaps != before:
             self._reports.changed()
-
-    # What to say.
-
-    def _mode(self) -> Mode:
-        if self.root is None:
-            return Mode.OFFLINE
-        limited = any(refusal.code != "watch-denied" for _, refusal in self._audit.gaps.refusals)
-        if self._watch is None or self._alarms or self._recovering or limited:
-            return Mode.DEGRADED
-        return Mode.EVENTS if self.root.mount.has_events else Mode.POLLING
-
-    def _problems(self) -> Iterator[Problem]:
-        label = self.tree.label
-        if self.root is None:
-            message = f"cannot read {self.tree.path}: {self._away}"
-            yield Problem(
-                label, OFFLINE, message, "mount the disk or put the folder back; its models stay listed until then"
-            )
-            return
-        meanwhile = "; until then jand looks for changes every few seconds"
-        for code in sorted({*self._alarms, *self._recovering}):
-            message = f"cannot rely on what was watched in {label}: {CAUSES[code]}"
-            yield Problem(
-                label,
-                code,
-                message,
-                "nothing to do: jand watches anew and looks at everything",
-                severity=Severity.WARNING,
-            )
-        if self._refusal is not None:
-            message = f"cannot watch {label}: {self._refusal.cause}"
-            yield Problem(label, self._refusal.code, message, self._refusal.hint + meanwhile, severity=Severity.WARNING)
-        gaps = self._audit.gaps
-        for name, refusal in gaps.refusals:
-            if refusal.code == "watch-denied":
-                path = f"{label}/{printable(name)}"
-                message = f"cannot watch {path}: {refusal.cause}"
-                yield Problem(path, refusal.code, message, refusal.hint + meanwhile, severity=Severity.WARNING)
-        for refusal in {
-            refusal.code: refusal for _, refusal in gaps.refusals if refusal.code != "watch-denied"
-        }.values():
-            message = f"cannot watch all of {label} ({len(gaps.entries)} folders are left out): {refusal.cause}"
-            yield Problem(label, refusal.code, message, refusal.hint + meanwhile, severity=Severity.WARNING)

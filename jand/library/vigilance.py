@@ -26,13 +26,14 @@ REFRESH_REST: Final = 50.0
 class Vigilance:
     """How closely a watch is watched, in seconds.
 
-    The tree's directory and the threads are looked at every *check_s*; a cookie is placed *cookie_s* after something happened, less often while nothing does, and at least every
+    The tree's directory and the threads are looked at every *check_s*, and it has *answer_s* to answer; a cookie is placed *cookie_s* after something happened, less often while nothing does, and at least every
     *cookie_idle_s*; it has *cookie_timeout_s* to come back. The kernel's list of watches is compared every *audit_s*. When folders were moved, the watch is opened anew after *refresh_s* of
     quiet. A watch that fails again soon is opened again after *pause_s*, then twice
     as long, up to *longest_pause_s*.
     """
 
     check_s: float = 2.0
+    answer_s: float = 10.0
     cookie_s: float = 5.0
     cookie_idle_s: float = 60.0
     cookie_timeout_s: float = 5.0
@@ -150,7 +151,6 @@ class Audit:
     """Which folders are missing among those that the kernel watches. A folder that was made this instant is watched the next, so only what is missing twice is a gap."""
 
     vigilance: Vigilance
-    gaps: Gaps = field(default_factory=Gaps)
     _due_at: float = 0.0
     _suspects: frozenset[str] = frozenset()
 
@@ -164,10 +164,10 @@ class Audit:
     def is_due(self, now: float) -> bool:
         return now >= self._due_at
 
-    def plan_next(self, now: float) -> None:
-        self._due_at = now + (
-            self.vigilance.check_s / 2 if self._suspects - self.gaps.entries else self.vigilance.audit_s
-        )
+    def plan_next(self, now: float, gaps: Gaps) -> None:
+        """Decide when to look again: soon where something is missing that is no known gap yet."""
+        soon = bool(self._suspects - gaps.entries)
+        self._due_at = now + (self.vigilance.check_s / 2 if soon else self.vigilance.audit_s)
 
     def sift(self, missing: frozenset[str]) -> frozenset[str]:
         """Return what of *missing* was missing the last time as well."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import logging
 import os
 import re
 import sys
@@ -25,12 +24,12 @@ from watchdog import events
 from watchdog.observers import Observer
 from watchdog.utils import BaseThread
 
+from jand.library.ears import Ears
 from jand.library.findings import LOOSE
-from jand.library.hints import Alarm
 from jand.library.stamps import OWN_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from jand.library.hints import Hints, Mailbox
 
@@ -152,57 +151,7 @@ class _LinkHandler(events.FileSystemEventHandler):
                     hints.touch(entry, flow=flow)
 
 
-class _Ears(logging.Handler):
-    """Hears what watchdog says in its log alone, and the death of its threads, for all open watches of the process."""
-
-    LOGGERS: Final = ("watchdog.observers.inotify", "watchdog.observers.inotify_c", "fsevents")
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.building = threading.Lock()
-        self._lock = threading.Lock()
-        self._watches: dict[threading.Thread, Watch] = {}
-        self._previous_hook: Callable[[threading.ExceptHookArgs], Any] | None = None
-
-    def attend(self, watch: Watch, threads: Sequence[threading.Thread]) -> None:
-        with self._lock:
-            if not self._watches:
-                for name in self.LOGGERS:
-                    logging.getLogger(name).addHandler(self)
-                self._previous_hook, threading.excepthook = threading.excepthook, self._thread_died
-            self._watches.update(dict.fromkeys(threads, watch))
-
-    def ignore(self, threads: Sequence[threading.Thread]) -> None:
-        with self._lock:
-            for thread in threads:
-                self._watches.pop(thread, None)
-            if not self._watches and self._previous_hook is not None:
-                for name in self.LOGGERS:
-                    logging.getLogger(name).removeHandler(self)
-                # Somebody who hooked in after us keeps our hook in his chain; it passes everything on.
-                if threading.excepthook == self._thread_died:
-                    threading.excepthook = self._previous_hook
-                    self._previous_hook = None
-
-    @override
-    def emit(self, record: logging.LogRecord) -> None:
-        watch = self._watches.get(threading.current_thread())
-        if watch is not None:
-            log.warning("watchdog lost events", tree=watch.root, reason=record.getMessage()[:200])
-            watch.mailbox.alarm(Alarm.OVERFLOW)
-
-    def _thread_died(self, args: threading.ExceptHookArgs) -> Any:
-        watch = None if args.thread is None else self._watches.get(args.thread)
-        if watch is not None:
-            log.warning(
-                "watchdog thread died", tree=watch.root, thread=type(args.thread).__name__, error=repr(args.exc_value)
-            )
-            watch.mailbox.alarm(Alarm.DIED)
-        elif self._previous_hook is not None:
-            self._previous_hook(args)
-
-
-_ears = _Ears()
+_ears = Ears()
 
 
 class Watch:

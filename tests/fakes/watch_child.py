@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tests.fakes.library import Watched
 
 ROOT = Path(__file__).parents[2]
+MOST_LISTED = 100
 
 
 def say(**facts: Any) -> None:
@@ -35,7 +36,8 @@ def say(**facts: Any) -> None:
 def describe(watched: Watched) -> dict[str, Any]:
     status = watched.library.status
     return {
-        "models": sorted(watched.models),
+        "models": sorted(watched.models)[:MOST_LISTED],
+        "count": len(watched.models),
         "mode": watched.mode(),
         "codes": sorted({problem.code for problem in status.problems}),
         "codes_so_far": sorted(watched.codes_so_far),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jand.library.settle import Key, Pace, Settler
 
-PACE = Pace(settle_s=2.0, debounce_s=0.002, burst=4, refill_s=0.1, flow_s=0.5, rest_factor=3.0)
+PACE = Pace(settle_s=2.0, debounce_s=0.002, burst=4, refill_s=0.1, flow_s=0.5, rest_factor=3.0, longest_rest_s=7.0)
 A: Key = ("models", "a")
 B: Key = ("models", "b")
 
@@ -103,6 +103,10 @@ def test_an_entry_rests_in_proportion_to_what_its_scan_took() -> None:
     subject.touch(A, 12.1)
 
     assert next_due(subject) == pytest.approx(18.0)
+    assert subject.take_touched(18.1) == A
+    subject.done(A, 20.0, cost_s=100.0)
+    subject.touch(A, 20.1)
+    assert next_due(subject) == pytest.approx(27.0)
 
 
 def test_a_recheck_comes_without_any_touch_and_is_no_change() -> None:
