@@ -21,7 +21,6 @@ from jand.library.findings import FILE_ERRORS
 from jand.lifecycle import portrait, refusals
 from jand.lifecycle.idle import IdleTimer
 from jand.lifecycle.policy import Crashes
-from jand.model.problem import ErrorNote
 from jand.model.state import Happening, State, find_next
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from jand.library.findings import Found
     from jand.lifecycle.running import Running
     from jand.lifecycle.surroundings import Surroundings
+    from jand.model.problem import ErrorNote
     from jand.model.record import Progress, Record
     from jand.model.spec import Spec
 
@@ -335,12 +335,12 @@ class Actor:
         self._last_failure = error
         self._around.tally.load_failed(self.id)
         log.warning("model not started", model=self.id, reason=error.message, facts=error.facts)
-        note = ErrorNote(error.code, error.message, error.hint, at=time.time())
         self.last_words = refusals.words_of(error)
         self._around.admission.release(self)
         # A provider that was away or a key that was wrong costs nobody a load: the next request may try at once.
         if not isinstance(error, NoRoomError) and not self.spec_in_force.is_remote:
             self.crashes.note(time.monotonic())
+        note = refusals.start_note(error, time.time(), loop=self.crashes.is_loop(time.monotonic()))
         if self._state is State.STOPPING:
             self._settle_stopped(None)
             return

@@ -92,7 +92,7 @@ class Admission:
         return learned if isinstance(learned, int) and learned > 0 else estimate(found, spec)
 
     def learn(self, found: Found, spec: Spec, taken: int) -> None:
-        """Keep what it *taken* has; small changes are not worth the write to the disk that this costs at the end of a request."""
+        """Keep that it took *taken* bytes; small changes are not worth the write to the disk that this costs at the end of a request."""
         known = self._notes.find(LEARNED, _key(found, spec))
         if taken > 0 and not (isinstance(known, int) and abs(taken - known) <= known * NEGLIGIBLE):
             self._notes.note(LEARNED, _key(found, spec), taken)

@@ -109,13 +109,13 @@ class Fetching:
         actor.note_paused(False)
         job.again.set()
 
-    async def sweep(self, found: Callable[[], list[Found]]) -> None:
-        """Remove, from time to time, partials whose JSON went more than a day ago; until cancelled."""
+    async def sweep(self, trees: Sequence[Tree], owners: Callable[[], set[str]]) -> None:
+        """Remove, from time to time, partials whose JSON went more than a day ago; until cancelled. To be begun after the first scan, when *owners* knows all paths."""
         while True:
-            owners = {model.path for model in found()}
-            for directory in {model.directory for model in found()}:
-                for name in await self._downloader.sweep(directory, owners):
-                    log.info("stale partial removed", directory=str(directory), name=name)
+            for tree in trees:
+                if tree.writable:
+                    for name in await self._downloader.sweep_tree(tree.path, owners()):
+                        log.info("stale partial removed", tree=tree.label, name=name)
             await asyncio.sleep(SWEEP_S)
 
     def _end(self, actor: Actor) -> None:

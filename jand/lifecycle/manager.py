@@ -132,7 +132,8 @@ class Manager:
         log.info("first scan done", models=len(self._registry), problems=len(self._problems.all()))
         trees = list(self._trees.values())
         self.tasks.spawn(
-            self._fetching.sweep(trees, lambda: {found.path for found in self._registry.found()}), name="sweep of partials"
+            self._fetching.sweep(trees, lambda: {found.path for found in self._registry.found()}),
+            name="sweep of partials",
         )
         self.tasks.spawn(self._resumption.start(self._registry), name="start with the daemon")
         await self._library.save()
@@ -211,7 +212,9 @@ class Manager:
     def registered(self, actor: Actor) -> None:
         record = self._records[actor] = actor.record()
         self.events.publish("model.registered", record)
-        log.info("model registered", model=actor.id, path=actor.found.path, state=record.state)
+        if self.ready.is_set():
+            # The first scan tells in one line how many there are.
+            log.info("model registered", model=actor.id, path=actor.found.path, state=record.state)
         self._fetching.consider(actor)
         awaited = self._awaited.get(actor.found.path)
         if awaited is not None and not awaited.done():
@@ -223,6 +226,7 @@ class Manager:
     def removed(self, actor: Actor) -> None:
         record = self._records.pop(actor)
         self._fetching.forget(actor)
+        self._resumption.forget(record)
         self.events.publish("model.removed", record)
         log.info("model removed", model=actor.id, path=actor.found.path)
         self._leaving.add(actor)
@@ -295,7 +299,9 @@ class Manager:
         return await self._appeared(tree, entry, f"{found.folder}/{path.name}")
 
     async def _appeared(self, tree: Tree, entry: str, path: str) -> Record:
-        """Return the model of the JSON at *path* when it is registered."""
+        """Return the model of the JSON at *path* when it is registered, which an event may have brought about already."""
+        if (actor := self._registry.find_path(path)) is not None:
+            return actor.record()
         self._library.touch(tree.label, entry)
         future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
         self._awaited[path] = future
@@ -386,7 +392,7 @@ class Manager:
             "problems": len(self._problems.all()),
             "watch": {label: str(mode) for label, mode in status.modes.items()},
             "memory": {"budget": self.admission.budget, "reserved": self.admission.reserved},
-            "in_flight": sum(actor.in_flight for actor in self._registry),
+            "in_flight": sum(actor.in_flight for actor in (*self._registry, *self._leaving)),
         }
 
     def _refuse_when_closing(self) -> None:

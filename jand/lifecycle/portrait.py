@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from jand.library.findings import Role
@@ -16,6 +17,23 @@ if TYPE_CHECKING:
     from jand.model.gguf import Header
 
 ROOT_OFFLINE: Final = "root-offline"
+
+
+_FACTS: Final = {
+    "architecture": "architecture",
+    "name": "name",
+    "parameters": "parameters",
+    "quantization": "quantization",
+    "context_length": "context_length",
+    "embedding_length": "embedding_length",
+    "vocabulary": "vocab_size",
+    "template": "has_template",
+    "license": "license",
+    "split_count": "split_count",
+}
+"""The facts of a header that are shown, by the words of the contract."""
+
+_facts_of: Final = attrgetter(*_FACTS.values())
 
 
 def paint(actor: Actor) -> Record:
@@ -124,16 +142,4 @@ def weights_header(binaries: tuple[Binary, ...]) -> Header | None:
 
 def header_details(header: Header) -> dict[str, Any]:
     """Return what the GGUF says of itself, in the words of the contract; unknown facts are left out."""
-    facts = {
-        "architecture": header.architecture,
-        "name": header.name,
-        "parameters": header.parameters,
-        "quantization": header.quantization,
-        "context_length": header.context_length,
-        "embedding_length": header.embedding_length,
-        "vocabulary": header.vocab_size,
-        "template": header.has_template,
-        "license": header.license,
-        "split_count": header.split_count,
-    }
-    return {name: value for name, value in facts.items() if value is not None}
+    return {name: value for name, value in zip(_FACTS, _facts_of(header), strict=True) if value is not None}

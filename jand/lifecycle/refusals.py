@@ -81,6 +81,11 @@ def death_note(model_id: str, how: str, at: float, *, loop: bool) -> ErrorNote:
     return ErrorNote(code, f'cannot go on with "{model_id}": {how}', hint, at=at)
 
 
+def start_note(error: JandError, at: float, *, loop: bool) -> ErrorNote:
+    """Return what a model shows whose start failed with *error*; *loop*: once too often."""
+    return ErrorNote(CrashLoopError.code if loop else error.code, error.message, error.hint, at=at)
+
+
 def words_of(error: JandError) -> tuple[str, ...]:
     """Return the last lines of the worker's log that *error* carries."""
     lines = error.facts.get("log")

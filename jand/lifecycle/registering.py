@@ -43,8 +43,9 @@ def compose(body: Mapping[str, Any], catalog: Catalog) -> tuple[str, dict[str, A
         )
     if quantization is not None:
         data["metadata"] = {**(data.get("metadata") or {}), "quantization": quantization}
-    name = folder or data.get("id") or _name_of_origin(data["origin"], quantization)
-    return _checked(name, "folder" if folder else "id"), data
+    if folder is not None:
+        return _strict(folder), data
+    return _checked(data.get("id") or _name_of_origin(data["origin"], quantization), "id"), data
 
 
 def _from_catalog(data: dict[str, Any], catalog: Catalog) -> tuple[str, dict[str, Any]]:
@@ -60,6 +61,14 @@ def _name_of_origin(origin: str, quantization: object) -> str:
     """Make a name from `user/repo@revision` and a quantisation."""
     repository = origin.partition("@")[0].rstrip("/").rpartition("/")[2].removesuffix("-GGUF")
     return f"{repository}-{quantization}" if quantization and quantization != "all" else repository
+
+
+def _strict(folder: object) -> str:
+    """Return *folder* if it is a file name as it stands: who names a folder means that one and no other."""
+    if not isinstance(folder, str) or SAFE_NAME.fullmatch(folder) is None:
+        message = f"cannot register the model: folder {folder!r:.80} is no file name"
+        raise BadRequestError(message, hint="use letters, digits, dots, hyphens", param="folder")
+    return folder
 
 
 def _checked(name: object, param: str) -> str:

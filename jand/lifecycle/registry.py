@@ -139,6 +139,10 @@ class Registry:
         """Return the actor whose id or alias is *name*, or None."""
         return self._by_name.get(name)
 
+    def find_path(self, path: str) -> Actor | None:
+        """Return the actor of the JSON at *path*, or None."""
+        return self._actors.get(path)
+
     def get(self, name: str) -> Actor:
         """Return the actor whose id or alias is *name*; ModelNotFoundError with similar ids otherwise."""
         if (actor := self._by_name.get(name)) is not None:

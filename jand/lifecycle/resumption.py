@@ -37,6 +37,10 @@ class Resumption:
         if record.transition is None:
             self._notes.note(RAN, record.path, True if record.state is PublicState.RUNNING else None)
 
+    def forget(self, record: Record) -> None:
+        """Let a model whose JSON is gone not be started when one comes to its place."""
+        self._notes.note(RAN, record.path, None)
+
     async def start(self, actors: Iterable[Actor]) -> None:
         """Start, one after the other, what is to run: pinned ones first, so that they have their memory, then by path. A failure is the model's own."""
         wanted = [
