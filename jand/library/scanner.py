@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 BATCH_TOUCHED: Final = 16
-BATCH_QUEUED: Final = 64
+BATCH_QUEUED: Final = 256
+FIRST_BATCH: Final = 16
+"""A batch of queued entries is at most twice what was managed of the last one in the time that a batch may take."""
+
 BREATH: Final = 8
 """After so many results the event loop gets its turn."""
 
@@ -70,6 +73,7 @@ class Scanner:
         self._doubted = doubted
         self._changed = changed
         self._wake = asyncio.Event()
+        self._managed = FIRST_BATCH // 2
 
     def wake(self) -> None:
         """Something was touched or queued."""
@@ -99,7 +103,7 @@ class Scanner:
         while len(keys) < BATCH_TOUCHED and (key := self._settler.take_touched(now)) is not None:
             keys.append(key)
         if not keys:
-            keys = self._settler.take_queued(now, BATCH_QUEUED)
+            keys = self._settler.take_queued(now, min(2 * self._managed, BATCH_QUEUED))
         if not keys:
             return None
         items = []
@@ -118,6 +122,7 @@ class Scanner:
         done, _ = await asyncio.wait({future}, timeout=self._slow_s)
         if done:
             future.result()
+            self._managed = max(len(batch.looks), 1)
             await self._take_in(batch.looks)
             for key in batch.left:
                 self._settler.give_back(key)
@@ -177,3 +182,5 @@ class Scanner:
         self.slow[key] = Problem(shown, "disk-not-answering", message, "mount it again, or take the link to it away")
         log.warning("scan hangs", entry=shown)
         self._changed()
+        # Nobody waits for it any longer, least of all the first scan.
+        self._looked(key, False)

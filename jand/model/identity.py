@@ -71,12 +71,15 @@ def assign_ids(entries: Iterable[tuple[str, str | None]]) -> IdAssignment:
 
     A claim beats a way out: whoever had to give up the id that it wanted never takes one that another file claims for itself.
     """
-    listed = sorted(dict(entries).items(), key=lambda entry: entry[0].encode("utf-8", "surrogatepass"))
+    listed = [
+        (path, explicit, default_id(path))
+        for path, explicit in sorted(dict(entries).items(), key=lambda entry: entry[0].encode("utf-8", "surrogatepass"))
+    ]
     ids: dict[str, str] = {}
     owners: dict[str, str] = {}
     losers: list[tuple[str, str]] = []
-    for path, explicit in listed:
-        wanted = explicit or default_id(path)
+    for path, explicit, default in listed:
+        wanted = explicit or default
         if owners.setdefault(wanted, path) == path:
             ids[path] = wanted
         else:
@@ -88,8 +91,7 @@ def assign_ids(entries: Iterable[tuple[str, str | None]]) -> IdAssignment:
         ids[path] = given
         problems.append(_conflict(path, wanted, owners[wanted], given))
     aliases: dict[str, tuple[str, ...]] = {}
-    for path, _ in listed:
-        alias = default_id(path)
+    for path, _, alias in listed:
         if owners.setdefault(alias, path) == path and ids[path] != alias:
             aliases[path] = (alias,)
     return IdAssignment(ids, aliases, tuple(problems))

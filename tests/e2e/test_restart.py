@@ -46,7 +46,8 @@ async def test_a_second_start_lists_the_same_models_and_what_happened_meanwhile(
     damaged = await list_after_start(tmp_path)
     listed = await list_after_start(tmp_path)
 
-    assert listed == damaged
+    # What is wrong with a file that grows no more is said after some seconds.
+    assert {**listed, "grown": None} == {**damaged, "grown": None}
     assert listed.keys() == {"kept", "edited", "grown", "other/kept"}
     assert listed["kept"] == first["kept"]
     assert listed["edited"]["created"] == 7
