@@ -50,6 +50,7 @@ FILTER: Final[list[type[events.FileSystemEvent]]] = [
 COOKIE_PREFIX: Final = f"{OWN_PREFIX}cookie-"
 MOST_LINKS: Final = 64
 JOIN_S: Final = 5.0
+MOST_CONTRADICTIONS: Final = 10_000
 
 _cookie_numbers = itertools.count(1)
 
@@ -209,15 +210,27 @@ class Watch:
         self._links.clear()
         if observer is None:
             return
+        groups = [getattr(emitter, "_inotify", None) for emitter in getattr(observer, "emitters", ())]
         try:
             observer.stop()
         except Exception as error:
-            # Its tables contradict one another, as they do before its reader dies; what it did not come to is stopped one by one.
             log.info("watchdog did not stop by itself", tree=self.root, error=repr(error))
-            for thread in self._threads:
-                with contextlib.suppress(Exception):
-                    thread.stop()
+            self._stop_one_by_one(groups)
         observer.join(JOIN_S)
+
+    def _stop_one_by_one(self, groups: list[Any]) -> None:
+        """Stop what watchdog did not come to because its tables contradict one another, as they do before its reader dies.
+
+        Its groups of watches give up at the first contradiction, and with it forget that one, so that asking again comes further; an emitter ends only when its group is through.
+        """
+        for group in filter(None, groups):
+            for _ in range(MOST_CONTRADICTIONS):
+                with contextlib.suppress(LookupError):
+                    group.deactivate()
+                    break
+        for thread in self._threads:
+            with contextlib.suppress(Exception):
+                thread.stop()
 
     @property
     def alive(self) -> bool:

@@ -110,10 +110,22 @@ class Watched:
         ]
 
     def differences(self) -> dict[Key, tuple[EntryScan | None, EntryScan | None]]:
-        """Return what was told and what a fresh scan says, where they differ."""
+        """Return what was told and what a fresh scan says, where they differ.
+
+        What leads nowhere is told as it was before that, which a fresh scan cannot know.
+        """
         fresh = fresh_picture(self.trees)
         keys = fresh.keys() | self.picture.keys()
-        return {key: (self.picture.get(key), fresh.get(key)) for key in keys if self.picture.get(key) != fresh.get(key)}
+        sides = {key: (self.picture.get(key), fresh.get(key)) for key in keys}
+        return {
+            key: (told, disk)
+            for key, (told, disk) in sides.items()
+            if told != disk and not (_is_offline(told) and _is_offline(disk))
+        }
+
+
+def _is_offline(scanned: EntryScan | None) -> bool:
+    return scanned is not None and scanned.offline
 
 
 def fresh_picture(trees: list[Tree]) -> dict[Key, EntryScan]:

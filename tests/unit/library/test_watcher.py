@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import os
 import shutil
@@ -275,6 +276,24 @@ async def test_the_death_of_a_thread_is_heard_at_once(ear: Ear, root: Path, tmp_
     shutil.rmtree(tmp_path / "a")
     await until(lambda: ear.alarms == {Alarm.DIED})
     await until(lambda: not ear.real.alive)
+
+
+async def test_a_watch_with_contradictory_tables_is_closed_without_a_rest(ear: Ear, root: Path, tmp_path: Path) -> None:
+    """The ghost again, closed before it kills the reader: stopping fails half way through."""
+    before = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    for name in ("a", "b"):
+        (root / name).mkdir()
+    ear.real.open()
+    for name in ("a", "b"):
+        (root / name).rename(tmp_path / name)
+        (root / name).mkdir()
+        inode = (root / name).stat().st_ino
+        await until(functools.partial(lambda inode: inode in (ear.real.watched_folders() or ()), inode))
+        (root / name).rmdir()
+        await until(functools.partial(lambda inode: inode not in (ear.real.watched_folders() or ()), inode))
+    ear.real.close()
+    await until(lambda: (threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))) <= before)
+    assert not ear.alarms
 
 
 async def test_what_watchdog_only_logs_is_heard(ear: Ear) -> None:
