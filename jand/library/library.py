@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +44,7 @@ MOST_TOUCHED: Final = 2048
 
 THREADS: Final = 3
 FOLLOW_S: Final = 0.05
+LOSSY_RESCAN_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,14 @@ class LibrarySettings:
     """How long things take.
 
     Times in seconds: a folder has settled after *settle_s* of quiet, everything is looked at every *rescan_s*, what gives no events every *poll_s*, and a scan
-    that takes longer than *slow_s* is a problem of its disk.
+    that takes longer than *slow_s* is a problem of its disk. *lossy_events*: the platform drops events without a word, so everything is looked at more often.
     """
 
     settle_s: float = 2.0
     rescan_s: float = 60.0
     poll_s: float = 5.0
     slow_s: float = 10.0
+    lossy_events: bool = sys.platform == "darwin"
     vigilance: Vigilance = field(default_factory=Vigilance)
 
 
@@ -196,9 +199,13 @@ class Library:
         )
 
     def _sweep(self, tree: Tree) -> Sweeper:
+        rescan_s = self._settings.rescan_s
+        if self._settings.lossy_events:
+            # FSEvents reports what it dropped, and new hard links not at all; watchdog (#124) passes neither on.
+            rescan_s = min(rescan_s, LOSSY_RESCAN_S)
         return Sweeper(
             tree,
-            Rhythm(self._settings.rescan_s, self._settings.poll_s),
+            Rhythm(rescan_s, self._settings.poll_s),
             self._supervisors[tree.label],
             settler=self._settler,
             picture=self._picture,
