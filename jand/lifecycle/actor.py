@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import structlog
 
@@ -22,12 +22,14 @@ from jand.lifecycle import portrait, refusals
 from jand.lifecycle.idle import IdleTimer
 from jand.lifecycle.policy import Crashes
 from jand.model.state import Happening, State, find_next
+from jand.tasks import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jand.download.reuse import Taken
     from jand.library.findings import Found
+    from jand.lifecycle.remarks import Remarks
     from jand.lifecycle.running import Running
     from jand.lifecycle.surroundings import Surroundings
     from jand.model.problem import ErrorNote
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from jand.model.spec import Spec
 
 log = structlog.get_logger(__name__)
+
+IDLE_GRACE_S: Final = 5.0
+"""What a worker that has nothing to do gets to say its last words and end by itself; it takes some hundredths of a second."""
 
 MOST_WAITING: Final = 1024
 """Requests that may wait for one model to start; each holds its body in memory."""
@@ -50,7 +55,7 @@ class Actor:
         self.error: ErrorNote | None = None
         self.progress: Progress | None = None
         self.last_words: tuple[str, ...] = ()
-        self.choice: dict[str, str | None] = {}
+        self.choice: Mapping[str, str | None] = {}
         self.reused: Mapping[str, Taken] = {}
         self.paused = False
         self.offline = False
@@ -69,7 +74,7 @@ class Actor:
         self.crashes = Crashes()
         self._last_failure: JandError | None = None
         self._removed = False
-        self._wake: set[asyncio.Future[None]] = set()
+        self._changes = Bell()
         self.look_at_disk()
 
     # What is known of it.
@@ -132,33 +137,11 @@ class Actor:
                 self.error = self.found.error or (None if stale else self.error)
         self._around.changed(self)
 
-    def note_error(self, error: ErrorNote | None) -> None:
-        self.error = error
+    def remark(self, **remarks: Unpack[Remarks]) -> None:
+        """Keep what others found out about it, to be shown."""
+        for name, value in remarks.items():
+            setattr(self, name, value)
         self._around.changed(self)
-
-    def note_progress(self, progress: Progress | None) -> None:
-        self.progress = progress
-        self._around.changed(self)
-
-    def note_choice(self, quantization: str | None, reason: str) -> None:
-        """Keep which variant was chosen for download, and why."""
-        self.choice = {"chosen_quantization": quantization, "chosen_because": reason} if reason else {}
-        self._around.changed(self)
-
-    def note_reused(self, reused: Mapping[str, Taken]) -> None:
-        """Keep which of its binaries are other programs' files."""
-        if reused != self.reused:
-            self.reused = reused
-            self._around.changed(self)
-
-    def note_paused(self, paused: bool) -> None:
-        self.paused = paused
-        self._around.changed(self)
-
-    def note_offline(self, offline: bool) -> None:
-        if offline is not self.offline:
-            self.offline = offline
-            self._around.changed(self)
 
     # Commands.
 
@@ -212,12 +195,12 @@ class Actor:
     def keep_turn(self) -> None:
         if self._yielding:
             self._yielding = False
-            self._notify()
+            self._changes.ring()
 
     async def stop_if_idle(self) -> None:
         """Stop it unless a request came in the meantime."""
         if not self.busy:
-            await self.stop(grace_s=0.0)
+            await self.stop(grace_s=IDLE_GRACE_S)
 
     async def make_room(self) -> None:
         """Do as `stop_if_idle` does, for another model's sake."""
@@ -241,18 +224,18 @@ class Actor:
         elif self._state is State.STOPPING and force and self._running is not None:
             await self._running.stop(grace_s=0.0, force=True)
         while self._state is State.STOPPING:
-            await self._next_change()
+            await self._changes.heard()
 
     async def remove(self) -> None:
         """Stop it, running answers first, because its JSON is gone; whoever waits for it is told so."""
         self._removed = True
-        self._notify()
+        self._changes.ring()
         await self.stop()
 
     async def gone(self) -> None:
         """Return when the registry has let it go."""
         while not self._removed:
-            await self._next_change()
+            await self._changes.heard()
 
     # How commands are carried out.
 
@@ -274,7 +257,7 @@ class Actor:
                     raise refusals.crash_loop(self.id, self.error)
                 self._begin_start(spec)
             started_here = started_here or self._state is State.STARTING
-            await self._next_change()
+            await self._changes.heard()
 
     def _begin_start(self, spec: Spec | None) -> None:
         if self.offline:
@@ -413,18 +396,4 @@ class Actor:
                 log.debug("happening dropped", model=self.id, state=self._state, happening=happening)
             return
         self._state = following
-        self._notify()
-
-    def _notify(self) -> None:
-        for future in self._wake:
-            if not future.done():
-                future.set_result(None)
-        self._wake.clear()
-
-    async def _next_change(self) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._wake.add(future)
-        try:
-            await future
-        finally:
-            self._wake.discard(future)
+        self._changes.ring()

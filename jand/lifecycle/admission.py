@@ -16,6 +16,7 @@ from jand.download.recommend import Use, beside_weights, gb
 from jand.errors import NoRoomError
 from jand.library.findings import Role
 from jand.lifecycle import policy, portrait
+from jand.tasks import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,7 +77,7 @@ class Admission:
         self._turn_s = turn_s
         self._reserved: dict[Holder, int] = {}
         self._line = asyncio.Lock()
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._bell = Bell()
 
     @property
     def reserved(self) -> int:
@@ -117,9 +118,7 @@ class Admission:
 
     def changed(self) -> None:
         """Wake whoever waits for room: a request ended, or a model stopped."""
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
+        self._bell.ring()
 
     async def _make_room(self, holder: Holder, need: int) -> None:
         while True:
@@ -174,12 +173,7 @@ class Admission:
                 left.append(self._turn_over_at(holder) - now)
             else:
                 left.append(self._in_use_until(holder) - now)
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        try:
-            await asyncio.wait([future], timeout=max(0.001, min(left)) if left else None)
-        finally:
-            self._waiting.discard(future)
+        await self._bell.heard(max(0.001, min(left)) if left else None)
 
     def _refusal(self, holder: Holder, need: int, refusal: policy.Refusal) -> NoRoomError:
         held = f", {' and '.join(refusal.holders)} may not be stopped" if refusal.holders else ""

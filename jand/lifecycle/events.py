@@ -6,13 +6,13 @@ has, gets the present picture (every model as `model.updated`) and goes on from 
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from jand.model.record import Record
+from jand.tasks import Bell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -51,7 +51,7 @@ class EventLog:
         self._ring: deque[Event] = deque(maxlen=ring)
         self._next_id = first_id
         self._picture = picture
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._bell = Bell()
         self._closed = False
 
     @property
@@ -61,18 +61,12 @@ class EventLog:
     def publish(self, kind: str, data: Record | ProblemRecord) -> None:
         self._ring.append(Event(self._next_id, kind, data))
         self._next_id += 1
-        self._wake()
+        self._bell.ring()
 
     def close(self) -> None:
         """End every subscription after what it has not read yet."""
         self._closed = True
-        self._wake()
-
-    def _wake(self) -> None:
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
-        self._waiting.clear()
+        self._bell.ring()
 
     async def subscribe(self, after_id: int | None = None, model: str | None = None) -> AsyncIterator[Event]:
         """Yield events as they come, from the one after *after_id* (None: from now on), those of *model* alone if it is given.
@@ -88,18 +82,10 @@ class EventLog:
             if position >= self.last_id:
                 if self._closed:
                     return
-                await self._more()
+                await self._bell.heard()
 
     def _after(self, position: int) -> list[Event]:
         oldest = self._next_id - len(self._ring)
         if position + 1 < oldest or position > self.last_id:
             return [Event(self.last_id, "model.updated", record) for record in self._picture()]
         return list(itertools.islice(self._ring, position + 1 - oldest, None))
-
-    async def _more(self) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        try:
-            await future
-        finally:
-            self._waiting.discard(future)

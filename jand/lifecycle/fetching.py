@@ -71,7 +71,7 @@ class Fetching:
         if job is not None or not _lacks(actor.found):
             return
         if actor.found.linked or not self._entry_of(actor)[0].writable:
-            actor.note_error(_not_ours(actor))
+            actor.remark(error=_not_ours(actor))
         else:
             self._jobs[actor] = _Job(
                 _wish(actor.found), self._tasks.start(self._attend(actor), name=f"fetch for {actor.id}")
@@ -97,7 +97,7 @@ class Fetching:
             message = f'cannot pause "{actor.id}": nothing is being downloaded for it'
             raise NotPossibleError(message, hint="`jand show` tells its state")
         self._downloader.pause(actor.found.path)
-        actor.note_paused(True)
+        actor.remark(paused=True)
 
     def resume(self, actor: Actor) -> None:
         """Go on with what was paused; a download that waits to be tried again is tried at once."""
@@ -106,7 +106,7 @@ class Fetching:
             message = f'cannot resume "{actor.id}": nothing is being downloaded for it'
             raise NotPossibleError(message, hint="`jand show` tells its state")
         self._downloader.resume(actor.found.path)
-        actor.note_paused(False)
+        actor.remark(paused=False)
         job.again.set()
 
     async def sweep(self, trees: Sequence[Tree], owners: Callable[[], set[str]]) -> None:
@@ -122,7 +122,7 @@ class Fetching:
         job = self._jobs.pop(actor, None)
         if job is not None:
             job.task.cancel()
-            actor.note_progress(None)
+            actor.remark(progress=None)
 
     async def _attend(self, actor: Actor) -> None:
         """Fetch until nothing is missing any more; failures are noted on the actor with the time of the next try."""
@@ -137,7 +137,7 @@ class Fetching:
             except (DownloadError, GgufError) as error:
                 await self._wait_for_retry(actor, job, error)
                 continue
-            actor.note_progress(None)
+            actor.remark(progress=None)
             self._library.touch(tree.label, entry)
             # The scan that sees the files ends this task through `consider`; where it does not (something else is wrong), trying again is not urgent.
             await job.wait_again(RETRY_S)
@@ -151,17 +151,19 @@ class Fetching:
         # Before the files come: the scan that sees the last of them ends this task.
         if plan.chosen:
             self._notes.note(CHOSEN, found.path, list(plan.chosen))
-        actor.note_choice(plan.quantization, plan.reason)
+        actor.remark(choice={"chosen_quantization": plan.quantization, "chosen_because": plan.reason or None})
         if self._reusing is not None and plan.files:
             plan = await self._reusing.take(actor, plan)
         if failure is not None and plan.files:
             self._notes.note(CHOSEN, found.path, list(kept) or None)
-            actor.note_choice(None, "")
+            actor.remark(choice={})
             raise failure
         if plan.files:
-            actor.note_error(None)
+            actor.remark(error=None)
             log.info("fetching", model=actor.id, files=[file.name for file in plan.files], bytes=plan.bytes_to_fetch)
-            await self._downloader.fetch(plan, found.directory, owner=found.path, on_progress=actor.note_progress)
+            await self._downloader.fetch(
+                plan, found.directory, owner=found.path, on_progress=lambda progress: actor.remark(progress=progress)
+            )
             log.info("fetched", model=actor.id, files=[file.name for file in plan.files])
 
     async def _plan(
@@ -188,8 +190,8 @@ class Fetching:
     async def _wait_for_retry(self, actor: Actor, job: _Job, error: JandError) -> None:
         wait_s = error.retry_after_s if error.retry_after_s is not None else RETRY_S
         now = time.time()
-        actor.note_progress(None)
-        actor.note_error(ErrorNote(error.code, error.message, error.hint, at=now, retry_at=now + wait_s))
+        actor.remark(progress=None)
+        actor.remark(error=ErrorNote(error.code, error.message, error.hint, at=now, retry_at=now + wait_s))
         log.warning("not fetched", model=actor.id, reason=error.message, retry_in_s=round(wait_s))
         await job.wait_again(wait_s)
 

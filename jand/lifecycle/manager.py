@@ -15,16 +15,16 @@ import structlog
 
 from jand.errors import ModelExistsError, NotPossibleError, ShuttingDownError
 from jand.library import adopt
-from jand.library.findings import LOOSE
 from jand.library.library import Library, LibrarySettings
 from jand.lifecycle import deletion, registering
 from jand.lifecycle.adoption import Adoption
 from jand.lifecycle.events import EventLog, ProblemRecord
 from jand.lifecycle.fetching import Fetching
 from jand.lifecycle.problems import ProblemBook
-from jand.lifecycle.registry import Key, Registry
+from jand.lifecycle.registry import Registry
 from jand.lifecycle.resumption import Resumption
 from jand.lifecycle.reusing import Reusing
+from jand.lifecycle.trees import Trees
 from jand.model.record import PublicState, Record
 from jand.tasks import TaskSet
 
@@ -97,8 +97,8 @@ class Manager:
         self.tally = tally
         self.launch = launch
         self.ready = asyncio.Event()
-        self.events = EventLog(picture=self._picture, first_id=int(time.time() * 1000))
-        self._trees = {tree.label: tree for tree in trees}
+        self.events = EventLog(picture=self.list, first_id=int(time.time() * 1000))
+        self._trees = Trees(trees)
         self._problems = ProblemBook(self.events.publish, time.time)
         self._registry = Registry(self, self, lambda problems: self._problems.replace("ids", problems))
         self._records: dict[Actor, Record] = {}
@@ -130,9 +130,8 @@ class Manager:
         self._flush()
         self.ready.set()
         log.info("first scan done", models=len(self._registry), problems=len(self._problems.all()))
-        trees = list(self._trees.values())
         self.tasks.spawn(
-            self._fetching.sweep(trees, lambda: {found.path for found in self._registry.found()}),
+            self._fetching.sweep(list(self._trees), lambda: {found.path for found in self._registry.found()}),
             name="sweep of partials",
         )
         self.tasks.spawn(self._resumption.start(self._registry), name="start with the daemon")
@@ -175,18 +174,13 @@ class Manager:
     def _watch_status_changed(self, status: WatchStatus) -> None:
         self._problems.replace("watch", status.problems)
         for actor in self._registry:
-            actor.note_offline(status.is_offline(*self._entry_of(actor)))
-
-    def _entry_of(self, actor: Actor) -> Key:
-        """Return the tree's label and the entry that *actor* was found in."""
-        path = actor.found.path
-        label = max((label for label in self._trees if path.startswith(f"{label}/")), key=len)
-        entry, slash, _ = path.removeprefix(f"{label}/").partition("/")
-        return label, entry if slash else LOOSE
+            tree, entry = self._place_of(actor)
+            offline = status.is_offline(tree.label, entry)
+            if offline is not actor.offline:
+                actor.remark(offline=offline)
 
     def _place_of(self, actor: Actor) -> tuple[Tree, str]:
-        label, entry = self._entry_of(actor)
-        return self._trees[label], entry
+        return self._trees.place_of(actor.found.path)
 
     # What actors tell.
 
@@ -242,9 +236,6 @@ class Manager:
 
     # What the API asks.
 
-    def _picture(self) -> list[Record]:
-        return self.list()
-
     def list(self, state: PublicState | None = None) -> list[Record]:
         """Every model, by id; those in *state* alone if it is given."""
         records = [record for record in self._records.values() if state is None or record.state is state]
@@ -279,7 +270,7 @@ class Manager:
 
     async def register(self, body: Mapping[str, Any]) -> Record:
         """Write the model JSON that *body* asks for into the root's own tree; return the model once the scan has registered it."""
-        tree = next(iter(self._trees.values()))
+        tree = self._trees.own
         name, data = await asyncio.to_thread(registering.compose, body, self.catalog)
         wanted = data.get("id") or name
         if (taken := self._registry.find(wanted)) is not None:

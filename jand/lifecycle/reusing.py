@@ -66,7 +66,7 @@ class Reusing:
             return plan
         taken: dict[str, Taken] = {}
         async with self._turn:
-            meter = Meter(plan.files, plan.present, actor.note_progress)
+            meter = Meter(plan.files, plan.present, lambda progress: actor.remark(progress=progress))
             try:
                 for file in plan.files:
                     if (one := await self._take(actor, file, meter)) is not None:
@@ -111,7 +111,7 @@ class Reusing:
 
     def recall(self, actor: Actor) -> None:
         """Let the model's details say where its binaries are from, also after a restart."""
-        actor.note_reused(self._recall(actor.found))
+        actor.remark(reused=self._recall(actor.found))
 
     def _recall(self, found: Found) -> dict[str, Taken]:
         known = self._notes.find(REUSED, found.path)
