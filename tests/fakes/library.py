@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from jand.library.findings import EntryScan
+    from jand.library.findings import Binary, EntryScan
     from jand.library.settle import Key
     from jand.library.status import Mode, WatchStatus
     from jand.library.watcher import ObserverLike
+    from jand.model.problem import ErrorNote
 
 SPEC = '{"origin": "https://api.openai.com", "import_format": "openai", "metadata": {"description": "%s"}}'
 """A model JSON that needs no binary."""
@@ -116,12 +117,35 @@ class Watched:
         """
         fresh = fresh_picture(self.trees)
         keys = fresh.keys() | self.picture.keys()
-        sides = {key: (self.picture.get(key), fresh.get(key)) for key in keys}
+        sides = {key: (_essence(self.picture.get(key)), _essence(fresh.get(key))) for key in keys}
         return {
             key: (told, disk)
             for key, (told, disk) in sides.items()
             if told != disk and not (_is_offline(told) and _is_offline(disk))
         }
+
+
+def _essence(scanned: EntryScan | None) -> EntryScan | None:
+    """Return *scanned* without the sentences for people: what is wrong with a file is found out once for all names that it has, and the sentence has the name by which it was met first."""
+    if scanned is None:
+        return None
+    return dataclasses.replace(
+        scanned,
+        models=tuple(
+            dataclasses.replace(found, error=_bare(found.error), binaries=tuple(map(_unworded, found.binaries)))
+            for found in scanned.models
+        ),
+        bare=tuple(dataclasses.replace(bare, binaries=tuple(map(_unworded, bare.binaries))) for bare in scanned.bare),
+        problems=tuple(dataclasses.replace(problem, message="", hint="") for problem in scanned.problems),
+    )
+
+
+def _unworded(binary: Binary) -> Binary:
+    return dataclasses.replace(binary, error=_bare(binary.error))
+
+
+def _bare(note: ErrorNote | None) -> ErrorNote | None:
+    return None if note is None else dataclasses.replace(note, message="", hint="")
 
 
 def _is_offline(scanned: EntryScan | None) -> bool:
