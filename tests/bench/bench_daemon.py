@@ -54,7 +54,7 @@ async def measure_latency(daemon: DaemonProcess, source: Path, *, rename: bool) 
 
 def show(what: str, seconds: list[float]) -> None:
     milliseconds = sorted(1000 * value for value in seconds)
-    print(  # noqa: T201
+    print(
         f"{what:<44} median {statistics.median(milliseconds):7.1f} ms   p95 {milliseconds[int(len(milliseconds) * 0.95)]:7.1f} ms"
         f"   max {milliseconds[-1]:7.1f} ms"
     )
@@ -74,10 +74,12 @@ async def main() -> None:
             await asyncio.sleep(QUIET_S)
             after, took = process.cpu_times(), time.monotonic() - began
             cpu = (after.user + after.system - before.user - before.system) / took
-            print(f"idle: resident {process.memory_info().rss / 1e6:.1f} MB, CPU {100 * cpu:.2f} %, children {len(process.children())}")  # noqa: T201
+            print(
+                f"idle: resident {process.memory_info().rss / 1e6:.1f} MB, CPU {100 * cpu:.2f} %, children {len(process.children())}"
+            )
             show("last close of a copy to the list", await measure_latency(daemon, source, rename=False))
             show("rename to the list", await measure_latency(daemon, source, rename=True))
-            print(f"after {2 * DROPS} drops: resident {process.memory_info().rss / 1e6:.1f} MB")  # noqa: T201
+            print(f"after {2 * DROPS} drops: resident {process.memory_info().rss / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def _child(reader: str, rounds: int, path: Path) -> None:
         seconds.append(time.process_time() - begun)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     megabytes = peak / 1000 if sys.platform == "linux" else peak / 1_000_000
-    print(min(seconds) * 1000, megabytes)  # noqa: T201 - read by the parent
+    print(min(seconds) * 1000, megabytes)
 
 
 def _measure(reader: str, rounds: int, path: Path) -> tuple[float, float]:
@@ -105,7 +105,7 @@ def _main() -> None:
             times = f"{ours[0]:>10.2f}{theirs[0]:>10.1f}{theirs[0] / ours[0]:>8.0f}"
             lines.append(f"{label:<20}{times}{ours[1]:>10.0f}{theirs[1]:>10.0f}")
         lines.append(f"each of {_SMALL_FILES:,} small files, with opening it: {_small(folder):.0f} µs")
-    print("\n".join(lines))  # noqa: T201 - the table is what it is for
+    print("\n".join(lines))
 
 
 def _run(arguments: Sequence[str]) -> None:

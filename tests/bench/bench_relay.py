@@ -6,8 +6,6 @@ A worker, the API and the client are three processes. *Flood*: events as fast as
 events a second, each with the time of its sending; the difference of the medians is what a token is late.
 """
 
-# ruff: noqa: T201 - it reports to whoever runs it
-
 from __future__ import annotations
 
 import asyncio

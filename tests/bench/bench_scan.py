@@ -6,8 +6,6 @@ Cold: nothing known, against walk + stat + read of each JSON and of the first 64
 holds a binary with a vocabulary of 49,152 tokens.
 """
 
-# ruff: noqa: T201 - it reports to whoever runs it
-
 from __future__ import annotations
 
 import os

@@ -3,8 +3,6 @@
 What an interpreter and its imports take is measured with an empty root and taken off. Usage: python -m tests.bench.bench_start [FOLDERS] [--quiet SECONDS]
 """
 
-# ruff: noqa: T201 - it reports to whoever runs it
-
 from __future__ import annotations
 
 import argparse
