@@ -214,6 +214,46 @@ except OSError:
 """
 
 
+def write_adapter(path: Path) -> None:
+    """Write a LoRA adapter of random weights for the tiny model."""
+    import gguf
+    import numpy as np
+
+    dice = np.random.default_rng(1)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 8.0)
+    for layer in range(2):
+        writer.add_tensor(f"blk.{layer}.attn_q.weight.lora_a", dice.normal(size=(4, 64)).astype(np.float32))
+        writer.add_tensor(f"blk.{layer}.attn_q.weight.lora_b", dice.normal(size=(64, 4)).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+async def test_lora_adapters_of_the_json_change_what_is_said(config: WorkerConfig, tmp_path: Path) -> None:
+    (path,) = gguf_files.tiny_llama(tmp_path / "tiny.gguf")
+    write_adapter(tmp_path / "style.gguf")
+    texts = []
+    for lora in (None, "style.gguf", [{"path": str(tmp_path / "style.gguf"), "scale": 0}]):
+        started = await Worker.start(replace(config, weights=(str(path),), init={**config.init, "lora": lora}))
+        async with Asker(started.socket) as asker:
+            texts.append(said(await asker.ok(TEXT, prompt="hello", max_tokens=20, temperature=0, ignore_eos=True)))
+        await started.stop(grace_s=5)
+    assert texts[0] == texts[2] != texts[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [("../style.gguf", "outside"), ("missing.gguf", "no such file"), ("tiny.gguf", "cannot load the LoRA")],
+)
+async def test_lora_adapter_that_cannot_be_used_is_named(config: WorkerConfig, name: str, cause: str) -> None:
+    with pytest.raises(StartError, match=cause):
+        await Worker.start(replace(config, init={**config.init, "lora": name}))
+
+
 # -- prompts --------------------------------------------------------------------------------------------------------------
 
 

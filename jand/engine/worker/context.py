@@ -34,6 +34,9 @@ DEFAULT_EMBEDDING_TOKENS: Final = 2048
 MOST_EMBEDDING_TOKENS: Final = 8192
 """The memory for a batch's intermediate results grows with its square."""
 
+WARM_UP_ALONE_BYTES: Final = 1 << 30
+"""A model below that warms up on one thread: on a busy machine several would wait for one another longer than it takes."""
+
 
 class Outcome(IntEnum):
     """What a decode came to; FATAL stands for every other negative number."""
@@ -151,6 +154,18 @@ class Context:
         self._check(sequence)
         return int(lib.llama_memory_seq_pos_max(self._memory, sequence)) if self._memory else -1
 
+    def adapt(self, adapters: Sequence[tuple[Any, float]]) -> None:
+        """Put *adapters* with their scales on all that is decoded from now on; a context has one set for all its sequences."""
+        handles = (ctypes.c_void_p * len(adapters))(
+            *(ctypes.cast(handle, ctypes.c_void_p).value for handle, _ in adapters)
+        )
+        scales = (ctypes.c_float * len(adapters))(*(scale for _, scale in adapters))
+        kind = lib.llama_set_adapters_lora.argtypes[1]
+        if lib.llama_set_adapters_lora(self.handle, ctypes.cast(handles, kind), len(adapters), scales):
+            raise StartError(
+                "llama.cpp cannot apply the LoRA adapters to this model", param="lora", reason="lora-failed"
+            )
+
     def set_threads(self, generating: int, reading: int) -> None:
         lib.llama_set_n_threads(self.handle, generating, reading)
 
@@ -161,6 +176,8 @@ class Context:
     def warm_up(self) -> None:
         """Decode two tokens, the smallest batch that takes the paths of a prompt, and find out what this model's memory can take back."""
         first = max(self.weights.bos, 0)
+        if self.weights.facts.size < WARM_UP_ALONE_BYTES:
+            self.set_threads(1, 1)
         batch = Batch(2)
         batch.add(0, [first, first], 0, output=True)
         if self.pooling > 0:

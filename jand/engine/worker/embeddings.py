@@ -85,23 +85,6 @@ class Embeddings:
         return self._weights.tokenize(text, special=False, add_special=True)
 
 
-def settle_on(loop: asyncio.AbstractEventLoop) -> Any:
-    """Return what the embedder calls when a job has ended."""
-
-    def put(job: Job, error: Exception | None) -> None:
-        if job.result.done():
-            return
-        if error is None:
-            job.result.set_result(job.vectors)
-        else:
-            job.result.set_exception(error)
-
-    def settle(job: Job, error: Exception | None) -> None:
-        loop.call_soon_threadsafe(put, job, error)
-
-    return settle
-
-
 def _cut(vector: npt.NDArray[np.float32], dimensions: int | None) -> npt.NDArray[np.float32]:
     return vector if dimensions is None else normalise(vector[:dimensions])
 

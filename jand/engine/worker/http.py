@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from jand.engine.worker import shapes
+from jand.engine.worker import wire
 from jand.errors import BadRequestError, EngineError, JandError, StartError
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 BODY_BYTES: Final = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Served:
-    """What this worker does: text, vectors, or both."""
+    """What this worker does: text, vectors, or both. They are put in after the socket listens and before the loop runs any handler."""
 
     turns: Turns
-    completions: Service | None
-    embeddings: Embeddings | None
+    completions: Service | None = None
+    embeddings: Embeddings | None = None
 
 
 def create_app(served: Served) -> web.Application:
@@ -87,7 +87,7 @@ async def answer_errors(
 
 
 def answer_error(error: JandError) -> web.Response:
-    response = web.json_response(shapes.error_body(error), status=shapes.status_of(error))
+    response = web.json_response(wire.error_body(error), status=wire.status_of(error))
     if response.status in {429, 503}:
         response.headers["Retry-After"] = str(max(1, round(error.retry_after_s or 1)))
     return response
@@ -164,7 +164,7 @@ class Routes:
         choices = [await self._gather(completion, index, answer) for index, answer in enumerate(completion.answers)]
         usages = [answer.usage for answer in completion.answers]
         return web.json_response(
-            completion.shape.whole(choices, shapes.usage_of(usages, completion.choices), usages[0].timings())
+            completion.shape.whole(choices, wire.usage_of(usages, completion.choices), usages[0].timings())
         )
 
     async def _gather(self, completion: Completion, index: int, answer: Answer) -> dict[str, object]:
@@ -206,16 +206,14 @@ async def _pages(
     yield _events_of(completion, index, delta, begun)
     async for at, news in events:
         if news.error is not None:
-            yield shapes.event(shapes.error_body(_told(news.error)))
+            yield wire.event(wire.error_body(_told(news.error)))
             return
         yield _events_of(completion, at, news, begun)
     closing = b""
     if completion.include_usage:
         usages = [answer.usage for answer in completion.answers]
-        closing = shapes.event(
-            completion.shape.closing(shapes.usage_of(usages, completion.choices), usages[0].timings())
-        )
-    yield closing + shapes.DONE
+        closing = wire.event(completion.shape.closing(wire.usage_of(usages, completion.choices), usages[0].timings()))
+    yield closing + wire.DONE
 
 
 def _events_of(completion: Completion, index: int, delta: Delta, begun: set[int]) -> bytes:
@@ -223,13 +221,13 @@ def _events_of(completion: Completion, index: int, delta: Delta, begun: set[int]
     if index not in begun:
         begun.add(index)
         if (first := shape.first(index)) is not None:
-            data += shapes.event(first)
+            data += wire.event(first)
     if delta.text or delta.logprobs:
         for chunk in shape.delta(index, delta.text, delta.logprobs if completion.wants_logprobs else None):
-            data += shapes.event(chunk)
+            data += wire.event(chunk)
     if delta.finish is not None:
         for chunk in shape.last(index, delta.finish):
-            data += shapes.event(chunk)
+            data += wire.event(chunk)
     return data
 
 

@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from jand.engine import protocol
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from jand.engine.worker.engine import Engine
     from jand.engine.worker.options import Options
     from jand.engine.worker.prompts import Prompter
-    from jand.engine.worker.service import Service
     from jand.engine.worker.weights import Weights
 
 SWITCH_S: Final = 0.0005
@@ -129,14 +129,16 @@ class Life:
         self._details["warm_up_s"] = round(time.monotonic() - loaded, 3)
 
     def _open_engine(self, options: Options) -> None:
-        from jand.engine.worker import context, engine, service
+        from jand.engine.worker import context, delivery, engine
 
         opened = context.open_context(self._weights, options, unified=True)
+        if options.lora:
+            opened.adapt(self._adapters(options))
         opened.warm_up()
         self._engine = engine.Engine(
             opened,
             self._turns,
-            service.deliver_to(self._loop),
+            delivery.deliver_to(self._loop),
             threads=options.n_threads,
             read_threads=options.n_threads_batch,
         )
@@ -150,12 +152,18 @@ class Life:
             prefix_reuse=opened.can_remove_part,
         )
 
+    def _adapters(self, options: Options) -> list[tuple[Any, float]]:
+        from jand.engine.worker.options import find_adapter
+
+        folder = Path(self._config.weights[0]).parent
+        return [(self._weights.load_adapter(find_adapter(name, folder)), scale) for name, scale in options.lora]
+
     def _open_embedder(self, options: Options) -> None:
-        from jand.engine.worker import context, embedder, embeddings
+        from jand.engine.worker import context, delivery, embedder
 
         opened = context.open_embedding_context(self._weights, options)
         opened.warm_up()
-        self._embedder = embedder.Embedder(opened, self._turns, embeddings.settle_on(self._loop))
+        self._embedder = embedder.Embedder(opened, self._turns, delivery.settle_on(self._loop))
         self._details.update(embedding_size=self._embedder.size, embedding_context=opened.ctx_len)
 
     def _progress(self, share: float) -> bool:
@@ -165,21 +173,31 @@ class Life:
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     async def _serve(self, options: Options) -> None:
-        from jand.engine.worker import http, requests
+        from jand.engine.worker import http, prompts
 
-        requests.check_defaults(self._config.runtime)
+        if self._config.runtime:
+            from jand.engine.worker import requests
+
+            requests.check_defaults(self._config.runtime)
         await asyncio.to_thread(self._loaded.wait)
         if self._failure is not None:
             raise self._failure
-        served, prompter = self._assemble(options)
+        prompter = None
+        if self._engine is not None:
+            prompter = prompts.choose_prompter(options, self._weights)
+            self._details["template"] = prompter.kind
+        served = http.Served(self._turns)
         runner = await http.listen(http.create_app(served), self._config.socket)
 
         def pass_on(command: protocol.Command) -> None:
-            self._loop.call_soon_threadsafe(self._take, command, served.completions)
+            self._loop.call_soon_threadsafe(self._take, command, served)
 
         self._control.obey(pass_on)
         self._loop.add_signal_handler(signal.SIGTERM, self._turns.close_forced)
         self._control.report(protocol.Ready(self._details))
+        self._assemble(
+            served, prompter
+        )  # while the daemon hears of it; nothing is awaited, so the first request finds it done
         beating = asyncio.create_task(self._beat())
         if prompter is not None:
             await prompter.start()
@@ -188,27 +206,25 @@ class Life:
         self._report_work()
         await runner.cleanup()  # answers that are made are sent to their end
 
-    def _assemble(self, options: Options) -> tuple[http.Served, Prompter | None]:
-        from jand.engine.worker import embeddings, http, prompts, service
+    def _assemble(self, served: http.Served, prompter: Prompter | None) -> None:
+        """Import what validates requests and put it in its place: a good part of all imports, and nobody needs it to be ready."""
+        model_id, weights = self._config.model_id, self._weights
+        if self._engine is not None and prompter is not None:
+            from jand.engine.worker.service import Service
 
-        completions = prompter = vectors = None
-        if self._engine is not None:
-            prompter = prompts.choose_prompter(options, self._weights)
-            self._details["template"] = prompter.kind
-            completions = service.Service(
-                self._config.model_id, self._weights, self._engine, prompter, self._config.runtime
-            )
+            served.completions = Service(model_id, weights, self._engine, prompter, self._config.runtime)
         if self._embedder is not None:
-            vectors = embeddings.Embeddings(self._config.model_id, self._weights, self._embedder)
-        return http.Served(self._turns, completions, vectors), prompter
+            from jand.engine.worker.embeddings import Embeddings
 
-    def _take(self, command: protocol.Command, completions: Service | None) -> None:
+            served.embeddings = Embeddings(model_id, weights, self._embedder)
+
+    def _take(self, command: protocol.Command, served: http.Served) -> None:
         match command:
             case protocol.Stop():
                 self._turns.close(force=command.force)
             case protocol.SetRuntime():
-                if completions is not None:
-                    completions.set_runtime(command.runtime)
+                if served.completions is not None:
+                    served.completions.set_runtime(command.runtime)
 
     async def _beat(self) -> None:
         while True:

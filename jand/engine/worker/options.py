@@ -163,6 +163,21 @@ def _adapters(value: object) -> tuple[tuple[str, float], ...]:
     return tuple(adapters)
 
 
+def find_adapter(name: str, folder: Path) -> Path:
+    """Return the file of an adapter: what is absolute or begins with ~/ stands where it says, any other name lies in the model's *folder* and not outside."""
+    path = Path(name).expanduser()
+    found = path if path.is_absolute() else folder / path
+    if not path.is_absolute() and ".." in path.parts:
+        raise BadParameterError(
+            f"parameters.init.lora names {name!r}, which lies outside the model's folder", param="lora"
+        )
+    if not found.is_file():
+        raise BadParameterError(
+            f"parameters.init.lora names {name!r}, and there is no such file", hint=f"looked for {found}", param="lora"
+        )
+    return found
+
+
 def usable_processors() -> int:
     """Count the processors this process may use: its affinity, less where a control group grants less time."""
     try:

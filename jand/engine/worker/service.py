@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jand.engine.worker import requests, tools
-from jand.engine.worker.answer import Answer, Delta, Wanted
+from jand.engine.worker.answer import Answer, Wanted
 from jand.engine.worker.notes import log_unknown, note
 from jand.engine.worker.reading import THINK, Reader
 from jand.engine.worker.requests import ChatRequest, CompletionRequest
@@ -15,7 +15,6 @@ from jand.engine.worker.tools import Family
 from jand.errors import BadRequestError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Mapping, Sequence
 
     from jand.engine.worker.engine import Engine
@@ -146,19 +145,6 @@ class Service:
         return Completion(
             answers, shape, request.stream, request.include_usage, request.wanted_logprobs is not None, request.n
         )
-
-
-def deliver_to(loop: asyncio.AbstractEventLoop) -> Any:
-    """Return what the engine calls with all deltas of a step: one wake-up of *loop* for all of them."""
-
-    def put(news: list[tuple[Answer, Delta]]) -> None:
-        for answer, delta in news:
-            answer.deltas.put_nowait(delta)
-
-    def deliver(news: list[tuple[Answer, Delta]]) -> None:
-        loop.call_soon_threadsafe(put, news)
-
-    return deliver
 
 
 def text_message(message: requests.ChatMessage) -> Message:

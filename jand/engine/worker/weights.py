@@ -12,6 +12,7 @@ from jand.errors import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from jand.engine.worker.options import Options
 
@@ -54,6 +55,13 @@ class Weights:
         self.adds_bos = bool(lib.llama_vocab_get_add_bos(self.vocab))
         self.suppressed = _suppressed_tokens(self.vocab)
         self._end_tokens: frozenset[int] | None = None
+
+    def load_adapter(self, path: Path) -> Any:
+        """Load a LoRA adapter for this model; it is kept as long as the model."""
+        adapter = lib.llama_adapter_lora_init(self.handle, os.fsencode(path))
+        if not adapter:
+            raise StartError(f"llama.cpp cannot load the LoRA adapter {path}", param="lora", reason="lora-failed")
+        return adapter
 
     def tokenize(self, text: str, *, special: bool, add_special: bool) -> list[int]:
         """Return the tokens of *text*; *special* reads control tokens in it as such, *add_special* puts what the model begins with before it."""
