@@ -41,6 +41,9 @@ log = structlog.get_logger(__name__)
 IDLE_GRACE_S: Final = 5.0
 """What a worker that has nothing to do gets to say its last words and end by itself; it takes some hundredths of a second."""
 
+IDLE_GRACE_S: Final = 5.0
+"""What a worker that has nothing to do gets to say its last words and end by itself; it takes some hundredths of a second."""
+
 MOST_WAITING: Final = 1024
 """Requests that may wait for one model to start; each holds its body in memory."""
 

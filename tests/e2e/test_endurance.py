@@ -9,7 +9,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import psutil
 import pytest
 
@@ -21,6 +20,8 @@ from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import aiohttp
 
 pytestmark = pytest.mark.timeout(7200)
 
