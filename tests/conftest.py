@@ -78,7 +78,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def other_file_system(tmp_path: Path) -> Iterator[Path]:
-    """A directory on another file system than *tmp_path* (memory against disk)."""
+    """Make a directory on another file system than *tmp_path* (memory against disk)."""
     for place in ("/dev/shm", "/run", str(Path.home()), "/tmp", "/var/tmp"):
         base = Path(place)
         if base.is_dir() and os.access(base, os.W_OK) and base.stat().st_dev != tmp_path.stat().st_dev:

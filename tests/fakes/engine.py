@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import aiohttp
-    from jand.model.spec import Spec
 
     from jand.library.findings import Found
+    from jand.model.spec import Spec
 
 
 class FakeEngine:
