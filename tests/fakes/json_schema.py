@@ -81,7 +81,8 @@ def judge(keyword: str, demand: Any, value: Any) -> list[str]:
             return [] if re.search(demand, value) else [f"{value!r} does not match {demand}"]
         case "required":
             return [f"{name} is missing" for name in demand if name not in value]
-    return [f"the keyword {keyword} is not known to this check"]
+        case _:
+            return [f"the keyword {keyword} is not known to this check"]
 
 
 def resolve(reference: str, document: dict[str, Any]) -> dict[str, Any]:
