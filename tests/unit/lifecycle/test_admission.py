@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from jand.errors import CrashLoopError, NoRoomError, StartError
 from jand.lifecycle.actor import Actor
 from jand.lifecycle.admission import LINGER, Admission, estimate
 from jand.lifecycle.notes import Notes
+from jand.lifecycle.policy import CRASHES_IN_LOOP
 from jand.lifecycle.tally import Tally
 from jand.model.record import PublicState
 from jand.tasks import TaskSet
@@ -180,3 +182,29 @@ async def test_a_crash_loop_ends_the_tries_of_requests_until_somebody_starts_it(
     await until(lambda: len(engine.launched) == 2)
     engine.let_start()
     await again
+
+
+async def test_starts_that_fail_again_and_again_are_shown_as_a_crash_loop(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    actor = Around(tmp_path, engine, models=9).make("a")
+    for times, code in ((0, "start-failed"), (CRASHES_IN_LOOP - 1, "crash-loop")):
+        start = asyncio.create_task(actor.start())
+        await until(lambda: engine.launched)
+        # What a person's start forgets has happened again by the time that this one fails.
+        actor.crashes.times = [time.monotonic()] * times
+        engine.launched.clear()
+        engine.fail_start(StartError("cannot start"))
+        with pytest.raises(StartError):
+            await start
+        error = actor.record().error
+        assert error is not None
+        assert error.code == code
+
+
+async def test_what_a_model_takes_is_noted_again_only_when_it_differs(tmp_path: Path) -> None:
+    admission = Around(tmp_path, FakeEngine(), models=9).admission
+    found = make_found()
+    admission.learn(found, found.spec, 1000)
+    for taken, known in ((1015, 1000), (985, 1000), (1100, 1100), (0, 1100)):
+        admission.learn(found, found.spec, taken)
+        assert admission.need_of(found, found.spec) == known
