@@ -26,6 +26,9 @@ MAX_STOPS: Final = 32
 MAX_CHOICES: Final = 32
 MAX_GRAMMAR_BYTES: Final = 1 << 18
 MAX_REPETITIONS: Final = 100_000
+MAX_BIAS: Final = 1e38
+"""What still is a number in C."""
+_TOKEN: Final = re.compile(r"-?[0-9]{1,10}")
 
 _HARMLESS: Final = frozenset(
     {
@@ -222,8 +225,11 @@ class CompletionRequest(SamplingRequest):
         return 1 if self.logprobs is True else int(self.logprobs)
 
     def prompts(self) -> list[str | list[int]]:
+        """Return each prompt; BadRequestError where there is none."""
         if isinstance(self.prompt, str):
             return [self.prompt]
+        if not self.prompt:
+            raise BadRequestError("cannot answer: there is no prompt", param="prompt")
         tokens = [item for item in self.prompt if isinstance(item, int)]
         return [tokens] if tokens else [item for item in self.prompt if not isinstance(item, int)]
 
@@ -315,8 +321,13 @@ def bias_of(request: SamplingRequest, tokens_of: Any, n_vocab: int) -> tuple[tup
 def _bias_value(value: object) -> float:
     if value is False:
         return -math.inf
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise BadRequestError(f"cannot take logit_bias: {value!r} is no number", param="logit_bias")
+    if value == -math.inf:
+        return -math.inf
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_BIAS:
+        raise BadRequestError(
+            f"cannot take logit_bias: {repr(value)[:80]} is no number from -{MAX_BIAS:g} to {MAX_BIAS:g}",
+            param="logit_bias",
+        )
     return float(value)
 
 
@@ -324,7 +335,7 @@ def _bias_tokens(key: object, tokens_of: Any) -> list[int]:
     if isinstance(key, int):
         return [key]
     text = str(key)
-    return [int(text)] if text.lstrip("-").isdecimal() else list(tokens_of(text))
+    return [int(text)] if _TOKEN.fullmatch(text) else list(tokens_of(text))
 
 
 def refuse_unhonoured(body: Mapping[str, Any], *, taken: Collection[str]) -> None:

@@ -129,8 +129,27 @@ def test_logit_bias_is_understood_in_both_forms(given_bias: Any, pairs: tuple[tu
 
 
 @pytest.mark.parametrize(
+    "bias", [{"5": 10**400}, {"5": math.nan}, {"5": 1e300}, {"5": "x"}, {"100": 1}, {"-1": 1}, [["5", True]]]
+)
+def test_a_bias_that_is_no_number_or_for_no_token_is_refused(bias: Any) -> None:
+    with pytest.raises(BadRequestError, match="logit_bias"):
+        bias_of(text(logit_bias=bias), lambda _: [7, 8], 100)
+
+
+@pytest.mark.parametrize("key", ["9" * 5000, "--5", "²"])
+def test_a_bias_key_that_is_no_number_of_a_token_is_text(key: str) -> None:
+    assert bias_of(text(logit_bias={key: 1}), lambda _: [7], 100) == ((7, 1.0),)
+
+
+def test_a_list_without_a_prompt_is_refused() -> None:
+    with pytest.raises(BadRequestError) as caught:
+        text(prompt=[]).prompts()
+    assert caught.value.param == "prompt"
+
+
+@pytest.mark.parametrize(
     ("prompt", "prompts"),
-    [("a", ["a"]), (["a", "b"], ["a", "b"]), ([1, 2], [[1, 2]]), ([[1], [2, 3]], [[1], [2, 3]]), ([], [])],
+    [("a", ["a"]), (["a", "b"], ["a", "b"]), ([1, 2], [[1, 2]]), ([[1], [2, 3]], [[1], [2, 3]])],
 )
 def test_prompt_is_text_texts_tokens_or_tokens_of_several(prompt: Any, prompts: list[Any]) -> None:
     assert text(prompt=prompt).prompts() == prompts
