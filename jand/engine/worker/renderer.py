@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
+import signal
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -112,6 +113,8 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    # SIGTERM comes to the whole group of the worker, which still needs prompts for what it has taken; the lifeline ends this process with it.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     lifeline.hold(int(sys.argv[1]), int(sys.argv[2]))
     with contextlib.suppress(ValueError, OSError):  # macOS refuses this limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

@@ -42,6 +42,21 @@ async def test_what_templates_of_models_use_is_there(source: str, text: str) -> 
     assert await render(source, enable_thinking=False) == text
 
 
+async def test_the_signal_that_ends_a_worker_breaks_no_rendering() -> None:
+    """SIGTERM goes to the worker's whole group; a prompt that is being made then is no fault of the client's."""
+    process = TemplateProcess(CHATML, "<s>", "</s>")
+    try:
+        variables = {"messages": MESSAGES, "add_generation_prompt": True}
+        text = await process.render(variables)
+        (child,) = psutil.Process().children()
+        child.terminate()
+
+        assert await process.render(variables) == text
+        assert child.is_running()
+    finally:
+        await process.close()
+
+
 async def test_refusal_of_a_template_is_told_with_its_words() -> None:
     with pytest.raises(TemplateError, match="to these messages: roles must alternate") as caught:
         await render("{{ raise_exception('roles must alternate') }}")
