@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -21,6 +22,10 @@ from jand.errors import JandError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_FIRST_FREE: Final = 3
+"""The descriptor after standard input, output and error."""
 
 
 class _Program(TyperGroup):
@@ -90,5 +95,16 @@ def run(arguments: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _open_standard_streams() -> None:
+    """Give a process that was started without some of the descriptors 0 to 2 the null device there: else sockets and pipes would get those numbers."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < _FIRST_FREE:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
 def main() -> None:
+    _open_standard_streams()
     sys.exit(run(sys.argv[1:]))

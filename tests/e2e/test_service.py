@@ -158,6 +158,18 @@ async def test_a_second_daemon_refuses_and_names_the_first(daemon: DaemonProcess
     assert (await daemon.call("GET", "/health"))["status"] == "ok"
 
 
+async def test_it_serves_without_standard_streams(tmp_path: Path) -> None:
+    """Some that start a daemon close descriptors 0 to 2; no socket or pipe of ours may take their place, a worker's least of all."""
+    gguf_files.tiny_llama(tmp_path / "tiny.gguf")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "tiny.json").write_text(json.dumps({"origin": "a/b", "download_url": "../tiny.gguf"}))
+    async with DaemonProcess(tmp_path, streams=False) as daemon:
+        streams = [await asyncio.to_thread(os.readlink, f"/proc/{daemon.pid}/fd/{number}") for number in range(3)]
+        await daemon.call("PUT", "/v1/models/tiny/start")
+
+        assert streams == [os.devnull] * 3
+
+
 async def test_the_socket_is_private(daemon: DaemonProcess) -> None:
     assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o600
     assert stat.S_IMODE(daemon.socket.parent.stat().st_mode) == 0o700

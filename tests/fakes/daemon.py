@@ -26,16 +26,26 @@ if TYPE_CHECKING:
 class DaemonProcess:
     """Use as an async context manager: started and ready inside, killed with all its children after.
 
+    Without *streams* it is started with standard input, output and error closed, and leaves no log.
+
     The socket lies in a short temporary directory of its own, because pytest's paths are too long for one. *flags* are those of `jand serve`; no hub is reached
     unless *environ* says otherwise.
     """
 
     def __init__(
-        self, root: Path, *flags: str, socket: Path | None = None, environ: Mapping[str, str] | None = None
+        self,
+        root: Path,
+        *flags: str,
+        socket: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        streams: bool = True,
     ) -> None:
         self.root = root
         self.models = root / "models"
         self._flags = flags
+        self._start = [sys.executable, "-m", "jand"]
+        if not streams:
+            self._start = ["/bin/sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', *self._start]
         self._environ = environ or {}
         self._scratch = tempfile.TemporaryDirectory(prefix="jand-test-")
         self.socket = socket or Path(self._scratch.name) / "run" / "jand.sock"
@@ -76,7 +86,7 @@ class DaemonProcess:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "jand", "serve", "--root", str(self.root), "--socket", str(self.socket)),
+                    *(*self._start, "serve", "--root", str(self.root), "--socket", str(self.socket)),
                     *("--log-format", "json", "--log-level", "debug"),
                     *self._flags,
                 ],
