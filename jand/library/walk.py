@@ -29,6 +29,8 @@ DEEPEST: Final = 16
 MOST_FOLDERS: Final = 10_000
 """Bounds on what one entry can cost: a link to `/` is one entry too."""
 
+_NO_PLACE_FOR_MODELS: Final = ("/proc", "/sys")
+
 _NAME: Final = attrgetter("name")
 
 _AWAY: Final = frozenset(
@@ -102,6 +104,8 @@ def walk(tree: Tree, entry: str) -> Walk:
             found = os.stat(path)
     except OSError as error:
         return _without_top(root, path, shown, error)
+    if linked and _leads_astray(path, root):
+        return Walk(problems=[_wide_link(path, shown)])
     walker.seen.add((found.st_dev, found.st_ino))
     return walker.take(Folder(path, shown, linked=linked))
 
@@ -117,6 +121,19 @@ def _without_top(root: str, path: str, shown: str, error: OSError) -> Walk:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return Walk(exists=False)
     return Walk(problems=[unreadable(shown, error)])
+
+
+def _leads_astray(link: str, root: str) -> bool:
+    """Whether *link* leads to a folder that holds the tree itself, or to where the kernel shows its own state: everything there would be taken for models."""
+    real = os.path.realpath(link)
+    holds_tree = f"{os.path.realpath(root)}/".startswith(f"{real.rstrip('/')}/") and os.path.realpath(root) != real
+    return holds_tree or any(real == place or real.startswith(f"{place}/") for place in _NO_PLACE_FOR_MODELS)
+
+
+def _wide_link(path: str, shown: str) -> Problem:
+    target = filenames.printable(os.path.realpath(path))
+    message = f"cannot follow the link {shown}: {target} is no folder of models"
+    return Problem(shown, "wide-link", message, "link to the folder that holds the model")
 
 
 def _broken_link(path: str, shown: str) -> Problem:
@@ -212,7 +229,9 @@ class _Walker:
     def _descend(self, folder: Folder, item: os.DirEntry[str]) -> None:
         shown = f"{folder.shown}/{filenames.printable(item.name)}"
         linked = item.is_symlink()
-        if folder.depth == DEEPEST:
+        if linked and _leads_astray(item.path, self._root):
+            self._walk.problems.append(_wide_link(item.path, shown))
+        elif folder.depth == DEEPEST:
             self._limit(shown, "too-deep", f"it lies more than {DEEPEST} folders deep")
         else:
             below = Folder(item.path, shown, folder.depth + 1, linked or folder.linked, folder)

@@ -1015,3 +1015,16 @@ def test_a_scan_of_a_tree_that_changes_under_its_hands_raises_nothing(tmp_path: 
     finally:
         stop.set()
         thread.join()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("target", ["/", "/proc", "above"])
+def test_a_link_that_leads_everywhere_is_a_problem_and_not_walked(tmp_path: Path, target: str, nested: bool) -> None:
+    models = tmp_path / "root" / "models"
+    folder = models / "a" if nested else models
+    folder.mkdir(parents=True)
+    (folder / "wide").symlink_to(tmp_path / "root" if target == "above" else target)
+    scan = scan_entry(Tree(models, "models"), "a" if nested else "wide", HeaderCache(), now=time.time())
+
+    assert [problem.code for problem in scan.problems] == ["wide-link"]
+    assert scan.models == ()
