@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jand.download.reuse import Taken
-    from jand.library.findings import Found
+    from jand.library.findings import Found, Stamp
     from jand.lifecycle.remarks import Remarks
     from jand.lifecycle.running import Running
     from jand.lifecycle.surroundings import Surroundings
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from jand.model.spec import Spec
 
 log = structlog.get_logger(__name__)
-
-IDLE_GRACE_S: Final = 5.0
-"""What a worker that has nothing to do gets to say its last words and end by itself; it takes some hundredths of a second."""
 
 IDLE_GRACE_S: Final = 5.0
 """What a worker that has nothing to do gets to say its last words and end by itself; it takes some hundredths of a second."""
@@ -126,6 +123,7 @@ class Actor:
         if self._running is not None and runtime_changed:
             self._running.apply_runtime(found.spec)
         self.look_at_disk()
+        self._changes.ring()
 
     def look_at_disk(self) -> None:
         """Move between `downloading` and `downloaded` as the disk says."""
@@ -235,9 +233,9 @@ class Actor:
         self._changes.ring()
         await self.stop()
 
-    async def gone(self) -> None:
-        """Return when the registry has let it go."""
-        while not self._removed:
+    async def gone(self, stamp: Stamp) -> None:
+        """Return when the JSON of that *stamp* is no more: the registry has let go of the model, or another file has come under its name."""
+        while not self._removed and self.found.stamp == stamp:
             await self._changes.heard()
 
     # How commands are carried out.

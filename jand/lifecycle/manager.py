@@ -331,9 +331,10 @@ class Manager:
         if self._adoption is not None:
             # What a DELETE leaves would be adopted, and the model be back.
             self._adoption.decline(actor.found, links_alone=not keep_files)
+        stamp = actor.found.stamp
         done = await asyncio.to_thread(deletion.carry_out, actor.id, planned)
         self._library.touch(tree.label, entry)
-        await asyncio.wait_for(actor.gone(), SEEN_TIMEOUT_S)
+        await asyncio.wait_for(actor.gone(stamp), SEEN_TIMEOUT_S)
         log.info("model deleted", model=actor.id, removed=done.removed, kept=[kept.name for kept in done.kept])
         return done
 

@@ -71,7 +71,7 @@ def offline(model_id: str) -> JandError:
 
 
 def stopped_midway(model_id: str) -> JandError:
-    return WorkerDiedError(f'cannot start "{model_id}": it was stopped while it started')
+    return NotPossibleError(f'cannot start "{model_id}": it was stopped while it started', hint="start it again")
 
 
 def death_note(model_id: str, how: str, at: float, *, loop: bool) -> ErrorNote:

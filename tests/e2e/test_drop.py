@@ -218,3 +218,15 @@ async def test_keep_files_unregisters_for_good(tmp_path: Path) -> None:
         await daemon.until_state("later", "downloaded")
         assert [path.name for path in (daemon.models / "tiny").iterdir()] == ["tiny.gguf"]
         assert await daemon.find("tiny") is None
+
+
+async def test_a_delete_ends_although_the_model_is_dropped_again_at_once(tmp_path: Path) -> None:
+    write_model(tmp_path / "models" / "tiny", "tiny")
+    async with DaemonProcess(tmp_path) as daemon:
+        for _ in range(20):
+            deleting = asyncio.create_task(daemon.call("DELETE", "/v1/models/tiny", status=None))
+            await until(lambda: not (daemon.models / "tiny" / "tiny.json").exists(), what="the JSON to go")
+            write_model(daemon.models / "tiny", "tiny")
+            answer = await asyncio.wait_for(deleting, 10)
+            assert answer["deleted"]
+            await daemon.until_state("tiny", "downloaded")
