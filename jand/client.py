@@ -98,23 +98,32 @@ class Client:
     async def delete(self, model_id: str, *, keep_files: bool = False) -> Json:
         return await self._call("DELETE", path_of(model_id), query={"keep_files": "true" if keep_files else None})
 
-    async def register(self, body: Json) -> Json:
-        """Register what *body* asks for; see `POST /v1/models`."""
-        return await self._call("POST", "/v1/models", body=body)
+    async def register(self, body: Mapping[str, Any]) -> Json:
+        """Let the daemon write a model JSON; return the model, registered."""
+        return await self._call("POST", "/v1/models", body=dict(body))
 
-    async def copy(self, model_id: str, body: Json) -> Json:
-        """Copy a model under the `id` in *body*, with whatever else it overrides."""
-        return await self._call("POST", f"{path_of(model_id)}/copy", body=body)
+    async def preview(self, body: Mapping[str, Any]) -> Json:
+        """Return what `register` would write and fetch; nothing is changed."""
+        return await self._call("POST", "/v1/models", query={"dry_run": "true"}, body=dict(body))
+
+    async def copy(self, model_id: str, new_id: str, overrides: Mapping[str, Any] | None = None) -> Json:
+        """Return the copy, which shares the binaries of *model_id*; *overrides* are merged into its JSON."""
+        return await self._call("POST", f"{path_of(model_id)}/copy", body={**(overrides or {}), "id": new_id})
 
     async def pause(self, model_id: str) -> Json:
         return await self._call("PUT", f"{path_of(model_id)}/pause")
 
     async def resume(self, model_id: str) -> Json:
+        """Go on with a download, or try one at once that waits to be tried again."""
         return await self._call("PUT", f"{path_of(model_id)}/resume")
 
     async def catalog(self) -> list[Json]:
         entries: list[Json] = (await self._call("GET", "/v1/catalog"))["data"]
         return entries
+
+    async def search(self, words: str, *, limit: int = 10) -> list[Json]:
+        hits: list[Json] = (await self._call("GET", "/v1/search", query={"q": words, "limit": str(limit)}))["data"]
+        return hits
 
     async def problems(self) -> list[Json]:
         problems: list[Json] = (await self._call("GET", "/v1/problems"))["data"]

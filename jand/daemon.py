@@ -224,15 +224,19 @@ def _build_manager(settings: Settings, root: Janroot, directory: Path, budget: i
         downloader=Downloader(download),
         admission=Admission(budget, notes),
         tally=tally,
-        catalog=Catalog([root.catalog, shipped_example() / "catalog"]),
+        catalog=Catalog(root.catalog, shipped_example() / "catalog"),
         reuse=Reuse(places_from(os.environ, Path.home()), download.endpoint, has_writer) if settings.reuse else None,
     )
 
 
 def _download_settings(settings: Settings) -> DownloadSettings:
     """Return what downloads are told; the hub's own variables are read here as its other clients read them."""
-    allowed = settings.download.allow_private
+    download = settings.download
+    allowed = download.allow_private
     return dataclasses.replace(
         settings_from(os.environ, urllib.request.getproxies(), Path.home()),
         allow_private=allowed if isinstance(allowed, bool) else frozenset(allowed),
+        concurrency=download.concurrency,
+        bandwidth_limit=download.bandwidth_limit,
+        min_free=download.min_free,
     )

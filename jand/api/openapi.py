@@ -68,8 +68,9 @@ def schemas(routes: Sequence[Route[Any, Any]]) -> tuple[dict[type[BaseModel], Js
     """Return the reference for each model, and the definitions that the references name."""
     wanted: dict[type[BaseModel], JsonSchemaMode] = {ErrorAnswer: "serialization"}
     for route in routes:
-        if route.answer is not None:
-            wanted[route.answer] = "serialization"
+        for answered in (route.answer, route.instead):
+            if answered is not None:
+                wanted[answered] = "serialization"
         for taken in (route.body, route.reads):
             if taken not in {None, Nothing}:
                 assert taken is not None
@@ -153,7 +154,11 @@ def inlined(schema: Json, definitions: Json) -> Json:
 def success(route: Route[Any, Any], models: dict[type[BaseModel], Json]) -> Json:
     json_schema: Json = {"type": "object"} if route.answer is None else models[route.answer]
     content = {media: {"schema": {"type": "string"} if media == EVENT_STREAM else json_schema} for media in route.media}
-    return {str(status): {"description": route.summary, "content": content} for status in route.statuses}
+    found = {str(status): {"description": route.summary, "content": content} for status in route.statuses}
+    if route.instead is not None:
+        content = {"application/json": {"schema": models[route.instead]}}
+        found["200"] = {"description": route.instead.__doc__ or "", "content": content}
+    return found
 
 
 def failures(route: Route[Any, Any], models: dict[type[BaseModel], Json], *, open_to_all: bool) -> Json:

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from jand.lifecycle.catalog import Catalog
+    from jand.download.planner import SearchHit
     from jand.lifecycle.events import EventLog, ProblemRecord
+    from jand.lifecycle.intake import Preview
+    from jand.lifecycle.offers import Offer
     from jand.lifecycle.running import Ask
     from jand.lifecycle.tally import Tally
     from jand.model.record import PublicState, Record
@@ -102,17 +104,22 @@ class Manager(Protocol):
 
     async def delete(self, model_id: str, *, keep_files: bool = False) -> Deletion: ...
 
-    @property
-    def catalog(self) -> Catalog: ...
-
     async def register(self, body: Mapping[str, Any]) -> Record:
-        """Write the JSON that *body* asks for and return the model once it is registered."""
+        """Write a model JSON and return once it is registered. Raises ModelExistsError, BadRequestError, NotPossibleError."""
+
+    async def preview(self, body: Mapping[str, Any]) -> Preview:
+        """Say what `register` would do. Raises DownloadError where the hub does."""
 
     async def copy(self, model_id: str, body: Mapping[str, Any]) -> Record: ...
 
     async def pause(self, model_id: str) -> Record: ...
 
     async def resume(self, model_id: str) -> Record: ...
+
+    async def offers(self) -> Sequence[Offer]:
+        """Return the catalogue, soon: what the hub has not said yet is left out."""
+
+    async def search(self, words: str, limit: int) -> Sequence[SearchHit]: ...
 
     def problems(self) -> Sequence[ProblemRecord]: ...
 

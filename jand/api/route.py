@@ -54,7 +54,7 @@ class Call(Generic[Q, B]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route(Generic[Q, B]):
-    """*answer* is the model of the JSON that it answers, None where that comes from elsewhere (*media* says what then).
+    """*answer* is the model of the JSON that it answers, None where that comes from elsewhere (*media* says what then); *instead* is what its query may make it answer with 200.
 
     *reads* documents a body that the handler reads by itself, as inference does. *waits*: not before the first scan. *endless*: cut at once when the daemon stops.
     """
@@ -67,6 +67,7 @@ class Route(Generic[Q, B]):
     body: type[B]
     answer: type[BaseModel] | None
     statuses: tuple[int, ...] = (200,)
+    instead: type[BaseModel] | None = None
     media: tuple[str, ...] = ("application/json",)
     reads: type[BaseModel] | None = None
     errors: tuple[type[JandError], ...] = ()

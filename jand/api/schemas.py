@@ -6,11 +6,13 @@ These are not the internal objects; `render` and the handlers make them. Times a
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from jand.model.problem import Severity  # noqa: TC001 - pydantic reads annotations at run time
+from jand.download.recommend import Place  # noqa: TC001 - pydantic reads annotations at run time
+from jand.model import secrets
+from jand.model.problem import Severity  # noqa: TC001 - as above
 from jand.model.record import PublicState, Transition  # noqa: TC001 - as above
 
 KEEP_ALIVE: Final = (
@@ -50,6 +52,35 @@ class DeleteQuery(BaseModel):
 
 class EventsQuery(BaseModel):
     model: str | None = Field(default=None, description="only events of this model")
+
+
+class RegisterQuery(BaseModel):
+    dry_run: bool = Field(default=False, description="write nothing, and answer what would be written and fetched")
+
+
+class SearchQuery(BaseModel):
+    q: str = Field(min_length=1, max_length=200, description="words to look for, or user/repo")
+    limit: int = Field(default=10, ge=1, le=50)
+
+
+class RegisterBody(BaseModel):
+    """A model JSON, or one of three short forms: a catalogue id, an origin, the address of a binary. What is not named here is a field of the model JSON."""
+
+    model_config = ConfigDict(extra="allow")
+
+    catalog: str | None = Field(default=None, description="an id of GET /v1/catalog; other fields go over its own")
+    origin: str | None = Field(default=None, description="a repository, as people write it: hf.co/user/repo@rev:Q4_K_M")
+    quantization: str | None = Field(default=None, description="which variant to fetch, or all")
+    id: str | None = Field(default=None, description="the id; else it follows from the rest")
+    folder: str | None = Field(default=None, description="the folder below models/; else it is called as the id")
+
+
+class CopyBody(BaseModel):
+    """What the copy is to have in place of the original's; objects are merged, null takes a field away."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str = Field(description="the id of the copy")
 
 
 class StartParameters(BaseModel):
@@ -167,48 +198,100 @@ class StartAnswer(BaseModel):
     engine: Literal["llamacpp", "openai"]
 
 
+def _mask(address: str) -> str:
+    return str(secrets.mask(address))
+
+
+class PlannedFileObject(FromOurs):
+    name: str
+    url: Annotated[str, AfterValidator(_mask)]
+    size: int | None
+    sha256: str | None
+
+
+class VariantObject(FromOurs):
+    """A quantisation, what it needs here in bytes with everything beside its weights, and where that fits."""
+
+    name: str
+    quantization: str | None
+    files: list[str]
+    size: int
+    need: int
+    place: Place
+    chosen: bool
+
+
+class PlanObject(FromOurs):
+    """What would be fetched, and why just that; *table* has the variants where the machine decided between them."""
+
+    repository: str | None
+    commit: str | None
+    quantization: str | None
+    reason: str
+    remote: bool
+    bytes_to_fetch: int | None
+    files: list[PlannedFileObject]
+    present: dict[str, int]
+    table: list[VariantObject]
+
+
+class PreviewAnswer(BaseModel):
+    """What a registration would do; *json_* is what would be written to *path*, secrets masked."""
+
+    object: Literal["preview"] = "preview"
+    id: str
+    path: str
+    exists: bool
+    json_: dict[str, Any] = Field(alias="json")
+    download: PlanObject
+
+
+class ReasonObject(FromOurs):
+    code: str
+    message: str
+    hint: str
+
+
+class CatalogEntryObject(BaseModel):
+    """One JSON of the catalogue; *registered*: a model of this id is there already; *unknown* says why *download* is null."""
+
+    id: str
+    object: Literal["catalog.entry"] = "catalog.entry"
+    origin: str
+    import_format: str
+    download_url: str | list[str] | None
+    parameters: ParametersObject
+    metadata: dict[str, Any]
+    shipped: bool
+    registered: bool
+    download: PlanObject | None
+    unknown: ReasonObject | None
+
+
+class CatalogAnswer(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[CatalogEntryObject]
+
+
+class SearchHitObject(FromOurs):
+    """One repository; *note* says why its table is empty."""
+
+    repository: str
+    downloads: int
+    likes: int
+    gated: bool
+    note: str
+    table: list[VariantObject]
+
+
+class SearchAnswer(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[SearchHitObject]
+
+
 class KeptObject(FromOurs):
     name: str
     why: str
-
-
-class RegisterBody(BaseModel):
-    """A model JSON with `id` or `folder`, or `{"catalog": id}`, or `{"origin": "user/repo", "quantization": ...}`; the reader of model JSONs judges the rest."""
-
-    model_config = ConfigDict(extra="allow")
-
-    catalog: str | None = None
-    origin: str | None = None
-    quantization: str | None = None
-    id: str | None = None
-    folder: str | None = None
-
-
-class CopyBody(BaseModel):
-    """The id of the copy, and whatever of the model JSON is to be other than in the original."""
-
-    model_config = ConfigDict(extra="allow")
-
-    id: str | None = None
-
-
-class CatalogObject(BaseModel):
-    """*registered*: a model of this id is there already. *download_url* and *quantization* say what would be downloaded; null: what is recommended for this machine."""
-
-    id: str
-    origin: str
-    import_format: str
-    engine: str
-    description: str | None
-    tags: list[str]
-    download_url: str | list[str] | None
-    quantization: str | None
-    registered: bool
-
-
-class CatalogList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[CatalogObject]
 
 
 class DeleteAnswer(BaseModel):

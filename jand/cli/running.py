@@ -50,7 +50,7 @@ def start(
     began = time.monotonic()
 
     async def work(client: Client) -> tuple[dict[str, Any], dict[str, Any]]:
-        answer = await _start_with_bar(client, model_id, overrides, silent=json)
+        answer = await start_with_bar(client, model_id, overrides, silent=json)
         return answer, await client.get_model(answer["id"])
 
     answer, model = ask(socket, work)
@@ -73,7 +73,9 @@ def _override(text: str) -> tuple[str, Any]:
         return name, value
 
 
-async def _start_with_bar(client: Client, model_id: str, overrides: dict[str, Any], *, silent: bool) -> dict[str, Any]:
+async def start_with_bar(client: Client, model_id: str, overrides: dict[str, Any], *, silent: bool) -> dict[str, Any]:
+    """Start a model; on a terminal draw how far it is, unless that is soon."""
+
     async def outcome() -> dict[str, Any] | JandError:
         try:
             answer: dict[str, Any] = await client.start(model_id, overrides or None)

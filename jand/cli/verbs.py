@@ -18,11 +18,17 @@ VERBS: Final = {
     "start": Verb("running", "Load a model; return when it answers requests."),
     "stop": Verb("running", "Stop a model and give its memory back; running answers end first."),
     "delete": Verb("deleting", "Delete a model: its JSON, and those binaries in its folder that no other model uses."),
-    "pull": Verb("pulling", "Register a model of the catalogue or of a hub, and wait until it is there."),
-    "copy": Verb("pulling", "Make a custom model from an existing one."),
-    "pause": Verb("pulling", "Halt a model's download."),
-    "resume": Verb("pulling", "Go on with a model's download, or try it again now."),
-    "catalog": Verb("pulling", "List the models that can be pulled by a short name."),
+    "pull": Verb(
+        "fetching", "Download a model from the hub or the catalogue, in the quantisation that suits this machine."
+    ),
+    "add": Verb("adding", "Add a file, a folder or an address to the models folder; the original stays."),
+    "copy": Verb("copying", "Make a custom model from an existing one, with other parameters and the same binaries."),
+    "pause": Verb("fetching", "Halt a download, also through a restart of the daemon."),
+    "resume": Verb("fetching", "Go on with a download, or try one again at once that waits."),
+    "search": Verb("finding", "Look for models on the hub, with what fits this machine."),
+    "catalog": Verb("finding", "List the catalogue, with what each model would download."),
+    "chat": Verb("chat", "Talk to a model in the terminal."),
+    "events": Verb("events", "Show what happens, as it happens."),
     "problems": Verb("problems", "List what is wrong in the models folder, with file, line and what mends it."),
     "check": Verb(
         "check", "Validate a models folder, or the folder of one model, offline; exit status 1 where anything is wrong."

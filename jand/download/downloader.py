@@ -7,6 +7,8 @@ for longer than its patience lasts.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import threading
 import time
 from dataclasses import dataclass, field
@@ -85,6 +87,11 @@ class Downloader:
         self._running: dict[str, asyncio.Event] = {}
         self._halted: dict[str, asyncio.Event] = {}
         self._closed = False
+
+    @property
+    def endpoint(self) -> str:
+        """The hub's address."""
+        return self._settings.endpoint
 
     async def plan(
         self,
@@ -169,7 +176,8 @@ class Downloader:
 
     async def discard(self, directory: Path, owner: str) -> None:
         """Remove at once the partials that only *owner* wants, as a model that is deleted does; its `fetch` must have ended."""
-        await asyncio.to_thread(sweep.discard, directory, owner)
+        busy = [name for folder, name in self._shared if folder == directory]
+        await asyncio.to_thread(sweep.discard, directory, owner, busy)
 
     async def close(self) -> None:
         """End all transfers, keeping their partials, and close the connections."""
@@ -234,11 +242,14 @@ class Downloader:
         return shared
 
     async def _end(self, shared: _Shared) -> None:
-        """Cancel a transfer and wait until it has let go of its files."""
+        """Cancel a transfer, because its last waiter was cancelled, and wait until it has let go of its files."""
         shared.stop.set()
         assert shared.task is not None
         shared.task.cancel()
-        await asyncio.wait([shared.task])
+        while not shared.task.done():
+            # A task in a group that is cancelled is so twice: by what the group waits for, and by the group.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([shared.task])
 
     async def _run(self, key: tuple[Path, str], shared: _Shared, owner: str) -> None:
         try:
@@ -271,19 +282,18 @@ class Downloader:
     async def _copy_from_twin(self, shared: _Shared) -> None:
         """Where another folder's transfer brings the same content already, wait for it and copy."""
         wanted = shared.wanted
-        twins = [
-            other for other in self._shared.values() if other is not shared and other.wanted.sha256 == wanted.sha256
-        ]
-        if wanted.sha256 is None or not twins:
+        # Of those begun before this one, or two would wait for one another.
+        earlier = itertools.takewhile(lambda other: other is not shared, self._shared.values())
+        twin = next((other for other in earlier if other.wanted.sha256 == wanted.sha256), None)
+        if wanted.sha256 is None or twin is None:
             return
-        twin = twins[0]
         twin.listeners[shared] = lambda done, total, _: shared.tell(done, total, 0)
         try:
             await asyncio.wait([twin.result])
         finally:
             twin.listeners.pop(shared, None)
-        if not twin.result.cancelled() and twin.result.exception() is None:
-            source = twin.directory / twin.wanted.name
-            work = partial(seed, wanted, shared.directory, source, self._means.space, shared.stop)
-            copying = asyncio.get_running_loop().run_in_executor(None, work)
-            await see_through(copying, shared.stop.set)
+        # However it ended: the scan that sees the file ends the wish for it before the transfer can say that it is there.
+        source = twin.directory / twin.wanted.name
+        work = partial(seed, wanted, shared.directory, source, self._means.space, shared.stop)
+        copying = asyncio.get_running_loop().run_in_executor(None, work)
+        await see_through(copying, shared.stop.set)

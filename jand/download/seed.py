@@ -22,7 +22,7 @@ _PIECE: Final = 8 << 20
 
 
 def seed(wanted: WantedFile, directory: Path, source: Path, space: Space, stop: threading.Event) -> None:
-    """Copy *source* into the partial of *wanted*, where that has nothing yet. Whatever goes wrong leaves it to the network. Blocks until *stop* is set."""
+    """Copy *source*, where it is there and as long as it must be, into the partial of *wanted*, where that has nothing yet. Whatever goes wrong leaves it to the network. Blocks until *stop* is set."""
     partial = Partial(directory, wanted.name)
     try:
         partial.open()
@@ -30,6 +30,8 @@ def seed(wanted: WantedFile, directory: Path, source: Path, space: Space, stop: 
         if partial.size == 0:
             with source.open("rb") as stream:
                 size = os.fstat(stream.fileno()).st_size
+                if wanted.size not in {None, size}:
+                    return
                 space.claim(partial.descriptor, partial, size, wanted.name)
                 partial.note(Notes(wanted.source, wanted.sha256, size))
                 while not stop.is_set() and (piece := stream.read(_PIECE)):

@@ -60,10 +60,13 @@ def sweep(directory: Path, owners: Collection[str], *, now: float, keep_s: float
     return tuple(removed)
 
 
-def discard(directory: Path, owner: str) -> None:
-    """Remove at once the partials in *directory* that only *owner* wants."""
+def discard(directory: Path, owner: str, busy: Collection[str] = ()) -> None:
+    """Remove at once the partials in *directory* that only *owner* wants; not those of the files *busy*, whose transfers go on for others and keep their notes themselves."""
+    spared = {partial_stem(name) for name in busy}
     with _opened(directory) as (root, folder):
         for stem in _stems(folder):
+            if stem in spared:
+                continue
             notes = read_notes(folder, stem)
             if notes is not None and owner in notes.owners:
                 rest = tuple(other for other in notes.owners if other != owner)

@@ -97,6 +97,7 @@ class Transfer:
         """Where the body that is being received ends."""
         self._have = 0
         self._highest = 0
+        self._noted_owners: tuple[str, ...] = ()
         self._taken_up = False
         self._fetched_again = False
 
@@ -265,9 +266,13 @@ class Transfer:
         self._until = self._size if self._until is None else self._until
         etag = answer.headers.get("ETag", "")
         self._etag = etag if etag.startswith('"') else None
-        notes = Notes(self._wanted.source, self._sha256, self._size, self._etag, self._owners())
-        await self._in_thread(lambda: self._partial.note(notes))
+        await self._note()
         await self._claim_space()
+
+    async def _note(self) -> None:
+        self._noted_owners = self._owners()
+        notes = Notes(self._wanted.source, self._sha256, self._size, self._etag, self._noted_owners)
+        await self._in_thread(lambda: self._partial.note(notes))
 
     async def _claim_space(self) -> None:
         remaining = max(0, (self._size or self._have) - self._have)
@@ -288,6 +293,8 @@ class Transfer:
             async for chunk in answer.response.content.iter_chunked(self._means.bandwidth.read_size):
                 room = None if self._until is None else self._until - self._have
                 await write(chunk if room is None or len(chunk) <= room else chunk[:room])
+                if self._owners() != self._noted_owners:
+                    await self._note()
                 if self._have - checked_at >= CHECK_EVERY:
                     checked_at = self._have
                     await self._claim_space()

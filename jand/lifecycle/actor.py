@@ -19,6 +19,7 @@ from jand.errors import (
 )
 from jand.library.findings import FILE_ERRORS
 from jand.lifecycle import portrait, refusals
+from jand.lifecycle.awaited import outstanding
 from jand.lifecycle.idle import IdleTimer
 from jand.lifecycle.policy import Crashes
 from jand.model.state import Happening, State, find_next
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from jand.lifecycle.running import Running
     from jand.lifecycle.surroundings import Surroundings
     from jand.model.problem import ErrorNote
-    from jand.model.record import Progress, Record
+    from jand.model.record import FileRecord, Progress, Record
     from jand.model.spec import Spec
 
 log = structlog.get_logger(__name__)
@@ -56,6 +57,8 @@ class Actor:
         self.progress: Progress | None = None
         self.last_words: tuple[str, ...] = ()
         self.choice: Mapping[str, str | None] = {}
+        self.wanted: tuple[FileRecord, ...] = ()
+        self.awaited: tuple[str, ...] = ()
         self.reused: Mapping[str, Taken] = {}
         self.paused = False
         self.offline = False
@@ -114,6 +117,11 @@ class Actor:
     def record(self) -> Record:
         return portrait.paint(self)
 
+    @property
+    def whole(self) -> bool:
+        """Whether all is there that it needs, also by what is being fetched for it."""
+        return self.found.whole and not outstanding(self.found, self.awaited)
+
     # Facts.
 
     def found_again(self, found: Found, model_id: str, aliases: tuple[str, ...]) -> None:
@@ -129,7 +137,7 @@ class Actor:
         """Move between `downloading` and `downloaded` as the disk says."""
         if self._state in {State.DOWNLOADING, State.DOWNLOADED}:
             before = self._state
-            self._move(Happening.WHOLE if self.found.whole else Happening.NOT_WHOLE, late=True)
+            self._move(Happening.WHOLE if self.whole else Happening.NOT_WHOLE, late=True)
             if self._state is State.DOWNLOADED and before is State.DOWNLOADING:
                 # Why it was not whole is over, whatever it was.
                 self.progress = self.error = None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jand.errors import NotPossibleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from jand.library.findings import Found
@@ -39,10 +39,14 @@ class Plan:
     binaries: tuple[tuple[str, Path], ...]
     kept: tuple[Kept, ...]
     top: Path
+    fetched: tuple[tuple[str, Path], ...] = ()
 
 
-def plan(found: Found, others: Iterable[Found], tree: Path, *, keep_files: bool) -> Plan:
-    """Decide for *found*; *others* are all other models, *tree* the directory that is never removed itself. Blocks to follow links."""
+def plan(found: Found, others: Sequence[Found], tree: Path, *, keep_files: bool, fetched: Iterable[str] = ()) -> Plan:
+    """Decide for *found*; *others* are all other models, *tree* the directory that is never removed itself. Blocks to follow links.
+
+    *fetched* are the names of files that a download for it may have completed since the last scan.
+    """
     used: dict[tuple[int, int], list[tuple[str, Path]]] = {}
     for other in others:
         for binary in other.binaries:
@@ -64,7 +68,18 @@ def plan(found: Found, others: Iterable[Found], tree: Path, *, keep_files: bool)
             kept.append(Kept(binary.name, f"{user} uses it too"))
         else:
             remove.append((binary.name, binary.path))
-    return Plan(found.file, tuple(remove), tuple(kept), tree)
+    names = () if keep_files else _fresh(found, others, fetched)
+    return Plan(found.file, tuple(remove), tuple(kept), tree, tuple((name, found.directory / name) for name in names))
+
+
+def _fresh(found: Found, others: Sequence[Found], fetched: Iterable[str]) -> Iterator[str]:
+    """Yield those of *fetched* that no scan has found yet, and that no other model of the folder waits for."""
+    known = {binary.name for binary in found.binaries}
+    for other in others:
+        if other.directory == found.directory:
+            known.update(other.missing)
+            known.update(binary.name for binary in other.binaries)
+    yield from (name for name in fetched if name not in known)
 
 
 def carry_out(model_id: str, planned: Plan) -> Deletion:
@@ -81,10 +96,14 @@ def carry_out(model_id: str, planned: Plan) -> Deletion:
         for name, path in ((planned.json.name, planned.json), *planned.binaries):
             path.unlink(missing_ok=True)
             removed.append(name)
+        for name, path in planned.fetched:
+            if path.is_file() and not path.is_symlink():
+                path.unlink(missing_ok=True)
+                removed.append(name)
     except OSError as error:
         message = f'cannot delete "{model_id}": {error.strerror}: {error.filename}'
         raise NotPossibleError(message, hint="check the permissions of the folder", removed=removed) from error
-    for path in {folder, *(path.parent for _, path in planned.binaries)}:
+    for path in {folder, *(path.parent for _, path in (*planned.binaries, *planned.fetched))}:
         _remove_empty(path, planned.top)
     return Deletion(model_id, tuple(removed), planned.kept)
 

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from jand.errors import ModelExistsError, NotPossibleError, ShuttingDownError
+from jand.errors import NotPossibleError, ShuttingDownError
 from jand.library import adopt
 from jand.library.library import Library, LibrarySettings
-from jand.lifecycle import deletion, registering
+from jand.lifecycle import deletion
 from jand.lifecycle.adoption import Adoption
 from jand.lifecycle.events import EventLog, ProblemRecord
 from jand.lifecycle.fetching import Fetching
+from jand.lifecycle.intake import SEEN_TIMEOUT_S, Intake, Preview
+from jand.lifecycle.offers import Offer, Offers
 from jand.lifecycle.problems import ProblemBook
 from jand.lifecycle.registry import Registry
 from jand.lifecycle.resumption import Resumption
@@ -32,21 +34,20 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from jand.download.downloader import Downloader
+    from jand.download.plan import Plan
+    from jand.download.planner import SearchHit
     from jand.download.reuse import Reuse
     from jand.library.findings import EntryScan, Tree
     from jand.library.headers import HeaderCache
     from jand.library.status import WatchStatus
     from jand.lifecycle.actor import Actor
     from jand.lifecycle.admission import Admission
-    from jand.lifecycle.catalog import Catalog
+    from jand.lifecycle.catalog import Catalog, CatalogEntry
     from jand.lifecycle.notes import Notes
     from jand.lifecycle.running import Launch, Upstream
     from jand.lifecycle.tally import Tally
 
 log = structlog.get_logger(__name__)
-
-SEEN_TIMEOUT_S = 30.0
-"""A scan that takes longer than this to see what was just written or deleted is a bug; the call then fails rather than hang."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,8 +104,6 @@ class Manager:
         self._registry = Registry(self, self, lambda problems: self._problems.replace("ids", problems))
         self._records: dict[Actor, Record] = {}
         self._leaving: set[Actor] = set()
-        self._awaited: dict[str, asyncio.Future[Record]] = {}
-        self.catalog = catalog
         self._flush_due = False
         self._closing = False
         self._library = Library(
@@ -116,6 +115,10 @@ class Manager:
         self._downloader = downloader
         reusing = None if reuse is None else Reusing(reuse, downloader, notes)
         self._fetching = Fetching(downloader, self._library, notes, self.tasks, self._place_of, reusing)
+        self._offers = Offers(catalog, self._plan_of_entry, self.tasks)
+        self._intake = Intake(
+            self._trees.own, self._library, self._registry, self._fetching, downloader, catalog, self._place_of
+        )
 
     # Life.
 
@@ -124,18 +127,20 @@ class Manager:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._library.run(), name="library")
             group.create_task(self._announce_ready(), name="first scan")
+            group.create_task(self._sweep(), name="sweep")
 
     async def _announce_ready(self) -> None:
         await self._library.ready.wait()
         self._flush()
         self.ready.set()
         log.info("first scan done", models=len(self._registry), problems=len(self._problems.all()))
-        self.tasks.spawn(
-            self._fetching.sweep(list(self._trees), lambda: {found.path for found in self._registry.found()}),
-            name="sweep of partials",
-        )
         self.tasks.spawn(self._resumption.start(self._registry), name="start with the daemon")
         await self._library.save()
+
+    async def _sweep(self) -> None:
+        """Wait for the first scan: before it, every partial looks as if nobody wanted it."""
+        await self.ready.wait()
+        await self._fetching.sweep(self._trees, lambda: self._registry)
 
     async def close(self, *, grace_s: float, force: bool = False) -> None:
         """Stop every model, running answers within *grace_s* seconds, and wait until all processes are gone.
@@ -204,15 +209,14 @@ class Manager:
         self.events.publish(kind, after)
 
     def registered(self, actor: Actor) -> None:
+        self._fetching.recall(actor)
         record = self._records[actor] = actor.record()
         self.events.publish("model.registered", record)
         if self.ready.is_set():
             # The first scan tells in one line how many there are.
             log.info("model registered", model=actor.id, path=actor.found.path, state=record.state)
         self._fetching.consider(actor)
-        awaited = self._awaited.get(actor.found.path)
-        if awaited is not None and not awaited.done():
-            awaited.set_result(actor.record())
+        self._intake.registered(actor)
 
     def found_again(self, actor: Actor) -> None:
         self._fetching.consider(actor)
@@ -270,36 +274,27 @@ class Manager:
 
     async def register(self, body: Mapping[str, Any]) -> Record:
         """Write the model JSON that *body* asks for into the root's own tree; return the model once the scan has registered it."""
-        tree = self._trees.own
-        name, data = await asyncio.to_thread(registering.compose, body, self.catalog)
-        wanted = data.get("id") or name
-        if (taken := self._registry.find(wanted)) is not None:
-            message = f'cannot register "{wanted}": {taken.found.path} has that id'
-            raise ModelExistsError(message, hint="choose another id, or delete that model", param="id")
-        await asyncio.to_thread(registering.write, tree.path, name, data)
-        return await self._appeared(tree, name, f"{tree.label}/{name}/{name}.json")
+        return (await self._intake.register(body)).record()
+
+    async def preview(self, body: Mapping[str, Any]) -> Preview:
+        """Say what `register` would do; asks the hub."""
+        return await self._intake.preview(body)
 
     async def copy(self, model_id: str, body: Mapping[str, Any]) -> Record:
         """Write beside a model's JSON another one that shares its binaries; return the new model once it is registered."""
-        found = self._registry.get(model_id).found
-        tree, entry = self._place_of(self._registry.get(model_id))
-        if not tree.writable:
-            message = f'cannot copy "{model_id}": {tree.path} is only read by jand'
-            raise NotPossibleError(message, hint="copy its JSON into the models folder with an absolute download_url")
-        path = await asyncio.to_thread(registering.copy, found, body)
-        return await self._appeared(tree, entry, f"{found.folder}/{path.name}")
+        return (await self._intake.copy(self._registry.get(model_id), body)).record()
 
-    async def _appeared(self, tree: Tree, entry: str, path: str) -> Record:
-        """Return the model of the JSON at *path* when it is registered, which an event may have brought about already."""
-        if (actor := self._registry.find_path(path)) is not None:
-            return actor.record()
-        self._library.touch(tree.label, entry)
-        future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
-        self._awaited[path] = future
-        try:
-            return await asyncio.wait_for(future, SEEN_TIMEOUT_S)
-        finally:
-            self._awaited.pop(path, None)
+    async def offers(self) -> Sequence[Offer]:
+        """Return the catalogue, each entry with what it would download as far as the hub has said."""
+        return await self._offers.list()
+
+    async def _plan_of_entry(self, entry: CatalogEntry) -> Plan:
+        folder = self._trees.own.path / entry.id
+        return await self._downloader.plan(entry.spec, folder, {}, stem=entry.id)
+
+    async def search(self, words: str, limit: int) -> Sequence[SearchHit]:
+        """Ask the hub for repositories with GGUF files, each with what fits this machine."""
+        return await self._downloader.search(words, limit)
 
     async def pause(self, model_id: str) -> Record:
         actor = self._registry.get(model_id)
@@ -325,16 +320,23 @@ class Manager:
             message = f'cannot delete "{actor.id}": {tree.path} is only read by jand'
             raise NotPossibleError(message, hint="remove the files yourself; the model goes with them")
         await actor.stop()
-        await self._fetching.discard(actor)
+        fetched = await self._fetching.abandon(actor)
         others = [found for found in self._registry.found() if found.path != actor.found.path]
-        planned = await asyncio.to_thread(deletion.plan, actor.found, others, tree.path, keep_files=keep_files)
+        planned = await asyncio.to_thread(
+            deletion.plan, actor.found, others, tree.path, keep_files=keep_files, fetched=fetched
+        )
         if self._adoption is not None:
             # What a DELETE leaves would be adopted, and the model be back.
             self._adoption.decline(actor.found, links_alone=not keep_files)
         stamp = actor.found.stamp
-        done = await asyncio.to_thread(deletion.carry_out, actor.id, planned)
-        self._library.touch(tree.label, entry)
-        await asyncio.wait_for(actor.gone(stamp), SEEN_TIMEOUT_S)
+        try:
+            done = await asyncio.to_thread(deletion.carry_out, actor.id, planned)
+            self._library.touch(tree.label, entry)
+            await asyncio.wait_for(actor.gone(stamp), SEEN_TIMEOUT_S)
+        finally:
+            if self._registry.find_path(actor.found.path) is actor:
+                # It could not be deleted, or was dropped again at once.
+                self._fetching.readmit(actor)
         log.info("model deleted", model=actor.id, removed=done.removed, kept=[kept.name for kept in done.kept])
         return done
 
@@ -380,6 +382,7 @@ class Manager:
         states = [record.state for record in self._records.values()]
         status = self._library.status
         return {
+            "folder": str(self._trees.own.path),
             "models": {state.value: states.count(state) for state in PublicState},
             "problems": len(self._problems.all()),
             "watch": {label: str(mode) for label, mode in status.modes.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,8 +56,8 @@ def paint(actor: Actor) -> Record:
         paused=actor.paused,
         restart_needed=actor.restart_needed,
         error=error,
-        progress=actor.progress or arriving(found) if state is PublicState.DOWNLOADING else None,
-        files=files(found),
+        progress=progress(actor) if state is PublicState.DOWNLOADING else None,
+        files=files(found, () if actor.whole else actor.wanted),
         details=details(actor),
         aliases=actor.aliases,
     )
@@ -70,7 +71,8 @@ def owner(origin: str) -> str:
     return re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
 
 
-def files(found: Found) -> tuple[FileRecord, ...]:
+def files(found: Found, wanted: tuple[FileRecord, ...] = ()) -> tuple[FileRecord, ...]:
+    """Return what is there, and what is not: as far as it is *wanted* from somewhere with its size and digest."""
     there = [
         FileRecord(
             binary.name,
@@ -80,12 +82,15 @@ def files(found: Found) -> tuple[FileRecord, ...]:
         )
         for binary in found.binaries
     ]
+    known = {file.name for file in there}
+    coming = [file for file in wanted if file.name not in known]
+    known.update(file.name for file in coming)
     absent = [
         FileRecord(name, None, present=False, sha256=_find_digest(found, name))
         for name in found.missing
-        if all(name != file.name for file in there)
+        if name not in known
     ]
-    return (*there, *absent)
+    return (*there, *coming, *absent)
 
 
 def _find_digest(found: Found, name: str) -> str | None:
@@ -94,6 +99,14 @@ def _find_digest(found: Found, name: str) -> str | None:
     if isinstance(digests, str):
         return digests if len(found.binaries) + len(found.missing) == 1 else None
     return (digests or {}).get(name)
+
+
+def progress(actor: Actor) -> Progress | None:
+    """How far a download has come, or what somebody copies in; what is paused has no speed."""
+    found = actor.progress or arriving(actor.found)
+    if found is None or not actor.paused:
+        return found
+    return replace(found, bytes_per_second=0.0, eta_seconds=None)
 
 
 def arriving(found: Found) -> Progress | None:

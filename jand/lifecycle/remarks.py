@@ -9,15 +9,17 @@ if TYPE_CHECKING:
 
     from jand.download.reuse import Taken
     from jand.model.problem import ErrorNote
-    from jand.model.record import Progress
+    from jand.model.record import FileRecord, Progress
 
 
 class Remarks(TypedDict, total=False):
-    """*choice*: which variant was chosen for download, and why. *reused*: which of its binaries are other programs' files. *offline*: its folder cannot be seen now."""
+    """*choice*: which variant was chosen for download, and why. *wanted*: which files are to come, *awaited*: all that it is to have then, until that is done. *reused*: which of its binaries are other programs' files. *offline*: its folder cannot be seen now."""
 
     error: ErrorNote | None
     progress: Progress | None
     choice: Mapping[str, str | None]
+    wanted: tuple[FileRecord, ...]
+    awaited: tuple[str, ...]
     reused: Mapping[str, Taken]
     paused: bool
     offline: bool

@@ -104,6 +104,7 @@ def _lower(value: object) -> object:
 
 
 Seconds = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False, le=86_400)]
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
 FullPath = Annotated[Path, AfterValidator(_absolute)]
 FullPaths = Annotated[tuple[FullPath, ...], BeforeValidator(_listed)]
 FileMode = Annotated[int, BeforeValidator(_octal), AfterValidator(_owner_keeps_access)]
@@ -130,6 +131,23 @@ class Download(BaseModel):
         (),
         "true, false or a list of host names",
         "hosts in private, loopback or link-local networks that downloads may reach; true allows all",
+    )
+    concurrency: Whole = _setting(
+        2, "a whole number from 1 to 16", "how many files are downloaded at the same time", ge=1, le=16
+    )
+    bandwidth_limit: Whole | None = _setting(
+        None,
+        "a number of bytes per second from 16384",
+        "what all downloads together may take of the network; empty for no limit",
+        unit="bytes/s",
+        ge=16_384,
+    )
+    min_free: Whole = _setting(
+        1 << 30,
+        "a number of bytes",
+        "what downloads leave free of a disk; never less than 2 % of it",
+        unit="bytes",
+        ge=0,
     )
 
 

@@ -1,263 +1,517 @@
-"""A JSON alone: what it lacks is fetched by a real daemon from the stand-in hub, and survives what people do meanwhile."""
+"""What a model lacks is fetched: from a JSON dropped alone to a model that can be started, through kills, deletions and refusals, with a real daemon and a stand-in hub."""
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
+import fcntl
 import json
+import shutil
 import signal
-import subprocess
-import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.fakes import gguf_files
 from tests.fakes.daemon import DaemonProcess
+from tests.fakes.downloading import NAME, REPO, contents, digest_of, noise
 from tests.fakes.hub import FakeHub
 from tests.fakes.hub_faults import Fault
-from tests.fakes.hub_files import MIB, gguf_bytes
+from tests.fakes.hub_files import CLIP, MIB, HubFile, gguf_bytes
 from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(120)
+    Events = list[tuple[str, dict[str, Any]]]
 
-REPO = "somebody/small-GGUF"
-NAME = "small.Q4_K_M.gguf"
-CONTENT = gguf_bytes(6 * MIB, seed=1)
-SPEC: dict[str, Any] = {"origin": REPO, "download_url": NAME}
+pytestmark = pytest.mark.timeout(60)
+
+CONTENT = noise(8 * MIB)
+SLOW = 4 * MIB
+"""Bytes per second, so that a download can be caught in the middle; it ends soon once the rate is None."""
 
 
 @pytest.fixture
 async def hub() -> AsyncIterator[FakeHub]:
-    async with FakeHub() as running:
-        running.add(REPO, {NAME: CONTENT, "README.md": b"hello"})
-        yield running
+    async with FakeHub() as served:
+        served.add(REPO, {NAME: CONTENT})
+        yield served
 
 
-def serve(root: Path, hub: FakeHub, *flags: str) -> DaemonProcess:
-    environ = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0"}
-    return DaemonProcess(root, "--settle", "0.1", "--no-reuse", *flags, environ=environ)
+@asynccontextmanager
+async def daemon_at(hub: FakeHub, root: Path, *flags: str, **environ: str) -> AsyncIterator[DaemonProcess]:
+    """Run a daemon whose hub is *hub*, which waits hardly for folders to settle and takes the whole disk."""
+    variables = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "JAND_DOWNLOAD__MIN_FREE": "0", **environ}
+    async with DaemonProcess(root, "--settle", "0.1", "--no-reuse", *flags, environ=variables) as daemon:
+        yield daemon
 
 
-def drop(daemon: DaemonProcess, name: str = "small", **fields: Any) -> Path:
+def drop(daemon: DaemonProcess, name: str = "noise", **fields: Any) -> Path:
+    """Drop a JSON alone, into a folder of its own."""
     folder = daemon.models / name
-    folder.mkdir(parents=True)
-    (folder / f"{name}.json").write_text(json.dumps({**SPEC, **fields}))
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({"origin": REPO, **fields}))
     return folder
 
 
-async def fetched_half(daemon: DaemonProcess, name: str = "small") -> None:
-    async def half() -> bool:
-        model = await daemon.find(name)
-        return bool(model and model["progress"] and model["progress"]["bytes_done"] > MIB)
-
-    await until(half, 20, what="a part of the download")
+async def model_of(daemon: DaemonProcess, name: str = "noise") -> dict[str, Any]:
+    found = await daemon.find(name)
+    assert found is not None
+    return found
 
 
-async def test_a_json_alone_is_registered_at_once_and_completed(tmp_path: Path, hub: FakeHub) -> None:
-    hub.rate = 8 * MIB
-    async with serve(tmp_path, hub) as daemon:
-        folder = drop(daemon)
-        await daemon.until_state("small", "downloading", 2)
-        await fetched_half(daemon)
-        model = await daemon.find("small")
-        assert model is not None
-        assert model["progress"]["bytes_total"] == len(CONTENT)
-        assert model["progress"]["files"][0]["name"] == NAME
-        assert not (folder / NAME).exists()
-        await daemon.until_state("small", "downloaded")
-        model = await daemon.find("small")
+async def until_bytes(daemon: DaemonProcess, count: int, name: str = "noise") -> dict[str, Any]:
+    """Wait until *count* bytes of the model have come and not all."""
 
-    assert (folder / NAME).read_bytes() == CONTENT
-    assert sorted(path.name for path in folder.iterdir()) == [NAME, "small.json"]
+    async def reached() -> dict[str, Any] | None:
+        model: dict[str, Any] | None = await daemon.find(name)
+        assert model is None or model["state"] == "downloading", "it is over already"
+        progress = model["progress"] if model else None
+        return model if progress and progress["bytes_done"] >= count else None
+
+    found: dict[str, Any] | None = await until(reached, 10, what=f"{count} bytes of {name}")
+    assert found is not None
+    return found
+
+
+async def until_error(daemon: DaemonProcess, name: str = "noise") -> dict[str, Any]:
+    async def told() -> dict[str, Any] | None:
+        model: dict[str, Any] | None = await daemon.find(name)
+        return model if model and model["error"] else None
+
+    model = await until(told, 20, what=f"an error of {name}")
     assert model is not None
-    assert (model["error"], model["progress"]) == (None, None)
+    error: dict[str, Any] = model["error"]
+    assert model["state"] == "downloading"
+    return error
 
 
-async def test_a_killed_daemon_goes_on_where_it_was(tmp_path: Path, hub: FakeHub) -> None:
-    hub.rate = 4 * MIB
-    async with serve(tmp_path, hub) as daemon:
+@asynccontextmanager
+async def events_of(daemon: DaemonProcess, model: str) -> AsyncIterator[Callable[[], Awaitable[Events]]]:
+    """Listen to *model* from now on; what is given returns all events up to the one that shows it downloaded."""
+    async with daemon.session.get(f"http://jand/v1/events?model={model}") as stream:
+        await stream.content.readline()
+
+        async def until_downloaded() -> Events:
+            told: Events = []
+            kind = ""
+            while not told or told[-1][1]["state"] != "downloaded":
+                line = (await stream.content.readline()).decode().strip()
+                if line.startswith("event: "):
+                    kind = line.removeprefix("event: ")
+                elif line.startswith("data: "):
+                    told.append((kind, json.loads(line.removeprefix("data: "))))
+            return told
+
+        yield until_downloaded
+
+
+async def let_folders_settle(daemon: DaemonProcess) -> None:
+    """Return when a bare binary that was dropped now has been adopted: whatever else waited for folders to settle has happened too."""
+    (daemon.models / "later").mkdir()
+    gguf_files.bare_header(daemon.models / "later" / "later.gguf")
+    await daemon.until_state("later", "downloaded")
+
+
+async def test_a_json_alone_is_registered_at_once_fetched_and_can_be_started(hub: FakeHub, tmp_path: Path) -> None:
+    """The whole story, with a model that llama.cpp really loads: three states, progress, and the reason of the choice."""
+    weights = gguf_files.tiny_llama(tmp_path / "tiny.gguf")[0]
+    hub.add("tests/tiny-GGUF", {"tiny.Q4_K_M.gguf": weights, "tiny.Q8_0.gguf": weights, "README.md": b"# Tiny"})
+    hub.rate = weights.stat().st_size * 2
+    async with daemon_at(hub, tmp_path) as daemon, events_of(daemon, "tiny") as told_until_downloaded:
+        drop(daemon, "tiny", origin="tests/tiny-GGUF")
+        await daemon.until_state("tiny", "downloading", 2)
+        told = await told_until_downloaded()
+        assert (await daemon.call("PUT", "/v1/models/tiny/start"))["state"] == "running"
+        model = await model_of(daemon, "tiny")
+
+    kinds = [kind for kind, _ in told]
+    assert kinds[0] == "model.registered"
+    assert told[0][1]["files"] == []
+    assert kinds[-1] == "model.state"
+    arriving = [data["progress"] for kind, data in told if kind == "model.progress" and data["progress"]]
+    assert len(arriving) >= 3
+    counts = [progress["bytes_done"] for progress in arriving]
+    assert counts == sorted(counts)
+    assert arriving[-1]["bytes_total"] == weights.stat().st_size
+    assert max(progress["bytes_per_second"] for progress in arriving) > 0
+    assert [file["name"] for file in arriving[-1]["files"]] == ["tiny.Q4_K_M.gguf"]
+    assert {data["state"] for _, data in told} == {"downloading", "downloaded"}
+    assert model["state"] == "running"
+    assert model["details"]["chosen_quantization"] == "Q4_K_M"
+    assert "memory that a model may take here" in model["details"]["chosen_because"]
+    assert [(file["name"], file["present"]) for file in model["files"]] == [("tiny.Q4_K_M.gguf", True)]
+
+
+async def test_what_is_to_come_is_shown_with_size_and_digest_and_progress_is_told_at_most_ten_times_a_second(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    hub.rate = SLOW
+    async with daemon_at(hub, tmp_path) as daemon, events_of(daemon, "noise") as told_until_downloaded:
+        began = asyncio.get_running_loop().time()
+        drop(daemon, download_url=NAME)
+        model = await until_bytes(daemon, 1)
+        told = await told_until_downloaded()
+        seconds = asyncio.get_running_loop().time() - began
+
+    assert model["files"] == [{"name": NAME, "size": len(CONTENT), "present": False, "sha256": digest_of(CONTENT)}]
+    progress = [kind for kind, _ in told if kind == "model.progress"]
+    assert 3 <= len(progress) <= 10 * seconds + 3
+
+
+@pytest.mark.soak
+async def test_a_killed_daemon_goes_on_where_it_was_and_the_file_is_identical(
+    hub: FakeHub, tmp_path: Path, *, soak: bool
+) -> None:
+    kills = 5 if soak else 1
+    async with daemon_at(hub, tmp_path) as daemon:
         folder = drop(daemon)
-        await fetched_half(daemon)
-        daemon.signal(signal.SIGKILL)
-        await daemon.wait()
+        for number in range(1, kills + 1):
+            hub.rate = SLOW
+            await until_bytes(daemon, number * MIB)
+            daemon.signal(signal.SIGKILL)
+            await daemon.wait()
+            assert not (folder / NAME).exists()
+            daemon.spawn()
+            await daemon.ready()
         hub.rate = None
-        served = hub.served(NAME)
-        daemon.spawn()
-        await daemon.ready()
-        await daemon.until_state("small", "downloaded")
+        await daemon.until_state("noise", "downloaded")
+        model = await model_of(daemon)
 
-    assert (folder / NAME).read_bytes() == CONTENT
-    assert hub.served(NAME) - served < len(CONTENT) - MIB // 2
-
-
-async def test_a_deleted_model_leaves_nothing(tmp_path: Path, hub: FakeHub) -> None:
-    hub.rate = 2 * MIB
-    async with serve(tmp_path, hub) as daemon:
-        drop(daemon)
-        await fetched_half(daemon)
-        await daemon.call("DELETE", "/v1/models/small")
-        assert list(daemon.models.iterdir()) == []
-        served = hub.served(NAME)
-        await daemon.call("POST", "/v1/rescan")
-        assert hub.served(NAME) <= served + MIB
+    assert contents(folder) == {NAME: digest_of(CONTENT), "noise.json": digest_of((folder / "noise.json").read_bytes())}
+    starts = [request.start for request in hub.seen("cdn") if request.served and request.start]
+    assert len(starts) == kills, "each start went on with a partial"
+    assert fetched(hub) <= len(CONTENT) + kills * 4 * MIB
+    assert model["details"]["chosen_because"].startswith("Q4_K_M needs"), "the reason of the first choice is kept"
 
 
-async def test_what_a_person_puts_there_meanwhile_wins(tmp_path: Path, hub: FakeHub) -> None:
-    hub.rate = MIB
-    theirs = gguf_bytes(2 * MIB, seed=9)
-    async with serve(tmp_path, hub) as daemon:
+async def test_a_deleted_json_ends_the_transfer_and_one_that_comes_back_finds_its_bytes(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    hub.rate = SLOW
+    async with daemon_at(hub, tmp_path) as daemon:
+        folder = drop(daemon, download_url=NAME)
+        await until_bytes(daemon, 2 * MIB)
+        (folder / "noise.json").unlink()
+        await daemon.until_state("noise", None)
+        (partial,) = (folder / ".jand-part").glob("*.part")
+        await until(lambda: _is_released(partial), what="the transfer to let go of its partial")
+        size = partial.stat().st_size
+        assert 2 * MIB <= size < len(CONTENT)
+        hub.rate = None
+        drop(daemon, download_url=NAME)
+        await daemon.until_state("noise", "downloaded")
+
+    assert hub.seen("cdn")[-1].start == size
+    assert contents(folder)[NAME] == digest_of(CONTENT)
+    assert not (folder / ".jand-part").exists()
+
+
+def fetched(hub: FakeHub) -> int:
+    """Return the bytes that went out, those of headers that were read to plan with left out."""
+    return sum(
+        request.served for request in hub.seen("cdn") if not request.headers.get("range", "").startswith("bytes=0-")
+    )
+
+
+def _is_released(path: Path) -> bool:
+    """Whether nobody holds the lock that a transfer has on its partial."""
+    with path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+async def test_partials_whose_json_went_a_day_ago_go_and_those_that_are_wanted_stay(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    """Also where no model is left in the folder; and nothing is judged before the first scan has said who wants what."""
+    yesterday = {"source": "https://hub/x", "orphaned_at": 1_700_000_000}
+    for name in ("gone", "noise"):
+        folder = tmp_path / "models" / name / ".jand-part"
+        folder.mkdir(parents=True)
+        (folder / f"{NAME}.part").write_bytes(CONTENT[:MIB])
+        (folder / f"{NAME}.part.json").write_text(json.dumps({**yesterday, "owners": [f"models/{name}/{name}.json"]}))
+    (tmp_path / "models" / "noise" / "noise.json").write_text(json.dumps({"origin": REPO}))
+    hub.faults.append(Fault("api", times=None, status=500))
+    async with daemon_at(hub, tmp_path) as daemon:
+        await until(lambda: not (tmp_path / "models" / "gone" / ".jand-part").exists(), what="the stale partial to go")
+        kept = tmp_path / "models" / "noise" / ".jand-part"
+        await until(lambda: "orphaned_at" not in _plain(kept / f"{NAME}.part.json"), what="the other to be kept")
+        assert (kept / f"{NAME}.part").stat().st_size == MIB
+        assert await daemon.state("noise") == "downloading"
+
+
+def _plain(notes: Path) -> dict[str, Any]:
+    return {name: value for name, value in json.loads(notes.read_bytes()).items() if value is not None}
+
+
+async def test_delete_in_the_middle_leaves_nothing(hub: FakeHub, tmp_path: Path) -> None:
+    """Neither the partial nor a file that was completed an instant ago."""
+    projector = gguf_bytes(MIB // 4, 1, dict(CLIP))
+    hub.add(REPO, {NAME: CONTENT, "mmproj-noise-f16.gguf": projector})
+    hub.rate = SLOW
+    async with daemon_at(hub, tmp_path) as daemon:
         folder = drop(daemon)
-        await fetched_half(daemon)
-        (tmp_path / "theirs.gguf").write_bytes(theirs)
-        (tmp_path / "theirs.gguf").rename(folder / NAME)
-        await daemon.until_state("small", "downloaded")
+        await until((folder / "mmproj-noise-f16.gguf").exists, 10, what="the smaller file")
+        answer = await daemon.call("DELETE", "/v1/models/noise")
+        assert answer["kept"] == []
+        assert list(daemon.models.iterdir()) == []
+        assert await daemon.models_by_id() == {}
+        await let_folders_settle(daemon)
+
+        assert (await daemon.models_by_id()).keys() == {"later"}
+        assert [path.name for path in daemon.models.iterdir()] == ["later"]
+        assert fetched(hub) < len(CONTENT)
+
+
+async def test_a_person_who_copies_the_binary_in_wins(hub: FakeHub, tmp_path: Path) -> None:
+    """Their file is used as it is, although it is another one, and no partial stays."""
+    theirs = gguf_bytes(3 * MIB, seed=9)
+    hub.rate = SLOW
+    async with daemon_at(hub, tmp_path) as daemon:
+        folder = drop(daemon, download_url=NAME)
+        await until_bytes(daemon, 2 * MIB)
+        with (folder / NAME).open("wb") as stream:
+            stream.write(theirs[:MIB])
+            stream.flush()
+
+            async def shown() -> bool:
+                sizes: list[int] = [file["size"] for file in (await model_of(daemon))["files"]]
+                return sizes == [MIB]
+
+            await until(shown, what="their half of a file to be seen")
+            stream.write(theirs[MIB:])
+        await daemon.until_state("noise", "downloaded")
+        await until(lambda: not (folder / ".jand-part").exists(), what="the partial to go")
+        model = await model_of(daemon)
 
     assert (folder / NAME).read_bytes() == theirs
+    assert (model["error"], model["progress"], model["files"][0]["sha256"]) == (None, None, None)
 
 
-async def test_a_wrong_file_never_gets_its_name(tmp_path: Path, hub: FakeHub) -> None:
-    hub.faults.append(Fault(at="cdn", times=None, flip_at=3 * MIB))
-    async with serve(tmp_path, hub) as daemon:
-        folder = drop(daemon)
-
-        async def refused() -> Any:
-            model = await daemon.find("small")
-            return model if model and model["error"] else None
-
-        model = await until(refused, 30, what="the error of the model")
-        assert model["error"]["code"] == "bad-digest"
-        assert hashlib.sha256(CONTENT).hexdigest() in model["error"]["message"] + model["error"]["hint"]
-        assert model["error"]["retry_at"] is not None
+async def test_a_wrong_hash_is_an_error_of_the_model_and_never_gets_the_final_name(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    hub.faults.append(Fault("cdn", times=None, flip_at=5 * MIB))
+    async with daemon_at(hub, tmp_path) as daemon:
+        folder = drop(daemon, download_url=NAME)
+        error = await until_error(daemon)
         assert not (folder / NAME).exists()
-        assert len(hub.seen("cdn")) == 2
-
-
-async def test_a_gated_repository_says_what_to_do(tmp_path: Path, hub: FakeHub) -> None:
-    hub.add("somebody/gated-GGUF", {NAME: CONTENT}).gated = True
-    async with serve(tmp_path, hub) as daemon:
-        drop(daemon, "gated", origin="somebody/gated-GGUF")
-
-        async def refused() -> Any:
-            model = await daemon.find("gated")
-            return model if model and model["error"] else None
-
-        model = await until(refused, 30, what="the error of the model")
-        assert model["state"] == "downloading"
-        assert model["error"]["code"] == "hub-gated"
-        assert model["error"]["hint"]
-
-
-async def test_a_hub_that_was_away_is_tried_again_at_a_word(tmp_path: Path, hub: FakeHub) -> None:
-    hub.faults.append(Fault(at="api", times=None, status=404, headers={"X-Error-Code": "RepoNotFound"}))
-    async with serve(tmp_path, hub) as daemon:
-        drop(daemon)
-
-        async def refused() -> bool:
-            model = await daemon.find("small")
-            return bool(model and model["error"])
-
-        await until(refused, 30, what="the error of the model")
+        assert list(folder.rglob("*.part")) == []
+        assert len(hub.seen("cdn")) == 2, "fetched again at most once"
         hub.faults.clear()
-        await daemon.call("PUT", "/v1/models/small/resume")
-        await daemon.until_state("small", "downloaded")
-        model = await daemon.find("small")
-        assert model is not None
-        assert model["error"] is None
+        await daemon.call("PUT", "/v1/models/noise/resume")
+        await daemon.until_state("noise", "downloaded")
+        model = await model_of(daemon)
+
+    assert error["code"] == "bad-digest"
+    assert digest_of(CONTENT) in error["message"]
+    assert error["retry_at"] > error["at"]
+    assert model["error"] is None
 
 
-async def test_pause_and_resume(tmp_path: Path, hub: FakeHub) -> None:
-    hub.rate = 2 * MIB
-    async with serve(tmp_path, hub) as daemon:
-        drop(daemon)
-        await fetched_half(daemon)
-        paused = await daemon.call("PUT", "/v1/models/small/pause")
-        assert (paused["paused"], paused["state"]) == (True, "downloading")
+@pytest.mark.parametrize("right", [True, False])
+async def test_a_digest_that_a_person_gives_is_held_to(hub: FakeHub, tmp_path: Path, *, right: bool) -> None:
+    """Of a file from any server, which states none itself."""
+    hub.plain["/files/some.gguf"] = HubFile(CONTENT)
+    digest = digest_of(CONTENT) if right else digest_of(b"other")
+    async with daemon_at(hub, tmp_path) as daemon:
+        folder = drop(daemon, download_url=f"{hub.storage}/files/some.gguf", metadata={"sha256": digest})
+        if right:
+            await daemon.until_state("noise", "downloaded")
+            assert (await model_of(daemon))["files"][0]["sha256"] == digest
+        else:
+            error = await until_error(daemon)
+            assert error["code"] == "bad-digest"
+            assert digest in error["message"]
+
+    assert (folder / "some.gguf").exists() is right
+
+
+async def test_a_gated_repository_says_what_to_do(hub: FakeHub, tmp_path: Path) -> None:
+    hub.repos[REPO].gated = True
+    async with daemon_at(hub, tmp_path) as daemon:
+        drop(daemon, download_url=NAME)
+        error = await until_error(daemon)
+        refused = await daemon.call("PUT", "/v1/models/noise/start", status=503)
+
+    assert error["code"] == "hub-gated"
+    assert "accept the terms at https://huggingface.co/somebody/noise-GGUF" in error["hint"]
+    assert "HF_TOKEN" in error["hint"]
+    assert refused["error"]["code"] == "model-downloading"
+    assert "gated" in refused["error"]["message"]
+
+
+async def test_a_hub_that_is_down_is_an_error_with_the_time_of_the_next_try(tmp_path: Path) -> None:
+    async with FakeHub() as hub:
+        hub.add(REPO, {NAME: CONTENT})
+        hub.faults.append(Fault("api", times=None, close=True))
+        async with daemon_at(hub, tmp_path) as daemon:
+            drop(daemon)
+            error = await until_error(daemon)
+            assert error["code"] == "hub-unavailable"
+            assert 1 <= error["retry_at"] - error["at"] <= 3600
+            hub.faults.clear()
+            await daemon.call("PUT", "/v1/models/noise/resume")
+            await daemon.until_state("noise", "downloaded")
+            assert (await model_of(daemon))["error"] is None
+
+
+async def test_an_error_goes_when_the_json_is_corrected_or_the_file_comes_otherwise(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    async with daemon_at(hub, tmp_path) as daemon:
+        drop(daemon, "one", origin="no/such")
+        two = drop(daemon, "two", download_url="none.gguf")
+        assert (await until_error(daemon, "one"))["code"] == "hub-not-found"
+        assert (await until_error(daemon, "two"))["code"] == "hub-not-found"
+        drop(daemon, "one")
+        (two / "none.gguf").write_bytes(CONTENT)
+        for name in ("one", "two"):
+            await daemon.until_state(name, "downloaded")
+            assert (await model_of(daemon, name))["error"] is None
+
+
+async def test_a_paused_download_stands_still_also_through_a_restart_and_goes_on(hub: FakeHub, tmp_path: Path) -> None:
+    hub.rate = SLOW
+    async with daemon_at(hub, tmp_path) as daemon:
+        folder = drop(daemon, download_url=NAME)
+        await until_bytes(daemon, MIB)
+        paused = await daemon.call("PUT", "/v1/models/noise/pause")
+        assert (paused["paused"], paused["state"], paused["progress"]["bytes_per_second"]) == (True, "downloading", 0)
+        assert (await daemon.call("PUT", "/v1/models/noise/pause"))["paused"] is True
+        (partial,) = (folder / ".jand-part").glob("*.part")
+        await until(lambda: _is_released(partial), what="the transfer to let go of its partial")
+        size = partial.stat().st_size
+        daemon.signal(signal.SIGTERM)
+        await daemon.wait()
+        daemon.spawn()
+        await daemon.ready()
+
+        async def planned() -> bool:
+            return bool((await model_of(daemon))["files"])
+
+        await until(planned, what="a new plan")
+        assert (await model_of(daemon))["paused"] is True
+        assert partial.stat().st_size == size
         hub.rate = None
-        await daemon.call("PUT", "/v1/models/small/resume")
-        await daemon.until_state("small", "downloaded")
-        refused = await daemon.call("PUT", "/v1/models/small/pause", status=409)
-        assert refused["error"]["code"] == "not-possible"
+        resumed = await daemon.call("PUT", "/v1/models/noise/resume")
+        assert resumed["paused"] is False
+        await daemon.until_state("noise", "downloaded")
+        refused = await daemon.call("PUT", "/v1/models/noise/pause", status=409)
+
+    assert hub.seen("cdn")[-1].start == size
+    assert refused["error"]["code"] == "not-possible"
 
 
-async def test_register_from_a_repository_by_the_command_line(tmp_path: Path, hub: FakeHub) -> None:
-    hub.add("TheBloke/tiny-GGUF", {"tiny.Q2_K.gguf": gguf_bytes(MIB, 2), "tiny.Q4_K_M.gguf": gguf_bytes(2 * MIB, 3)})
-    async with serve(tmp_path, hub) as daemon:
-        command = [
-            sys.executable,
-            "-m",
-            "jand",
-            "pull",
-            "TheBloke/tiny-GGUF:Q2_K",
-            "--socket",
-            str(daemon.socket),
-            "--json",
-        ]
-        pulled = await run(command)
-        assert pulled.returncode == 0, pulled.stderr
-        model = json.loads(pulled.stdout)
-        assert model["state"] == "downloaded"
-        assert [file["name"] for file in model["files"]] == ["tiny.Q2_K.gguf"]
-        again = await run(command)
-        assert again.returncode == 73
-        assert "cannot register" in again.stderr
-        missing = await run([*command[:4], "no-such-entry", *command[5:]])
-        assert missing.returncode == 66
+async def test_two_models_that_want_one_file_fetch_it_once(hub: FakeHub, tmp_path: Path) -> None:
+    """In one folder they share the transfer; in two, the second copies what the first has fetched. Who leaves in between takes nothing away."""
+    hub.rate = SLOW
+    async with daemon_at(hub, tmp_path) as daemon:
+        folder = drop(daemon, download_url=NAME)
+        (folder / "second.json").write_text(json.dumps({"origin": REPO, "download_url": NAME}))
+        drop(daemon, "third", download_url=NAME)
+        await until_bytes(daemon, MIB, "second")
+        await daemon.call("DELETE", "/v1/models/noise")
+        hub.rate = None
+        for name in ("second", "third"):
+            await daemon.until_state(name, "downloaded")
+
+    assert fetched(hub) <= len(CONTENT) + MIB // 4
+    assert contents(daemon.models / "third")[NAME] == contents(folder)[NAME] == digest_of(CONTENT)
 
 
-async def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    import asyncio
-
-    return await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False, timeout=60)
-
-
-async def test_the_recommended_one_is_chosen_and_says_why(tmp_path: Path, hub: FakeHub) -> None:
-    hub.add(
-        "TheBloke/tiny-GGUF", {"tiny.Q8_0.gguf": gguf_bytes(3 * MIB, 2), "tiny.Q4_K_M.gguf": gguf_bytes(2 * MIB, 3)}
-    )
-    async with serve(tmp_path, hub) as daemon:
-        answer = await daemon.call(
-            "POST", "/v1/models", {"origin": "TheBloke/tiny-GGUF", "import_format": "thebloke"}, status=201
-        )
-        await daemon.until_state(answer["id"], "downloaded")
-        model = await daemon.find(answer["id"])
-
-    assert model is not None
-    assert [file["name"] for file in model["files"]] == ["tiny.Q4_K_M.gguf"]
-    assert model["details"]["chosen_quantization"] == "Q4_K_M"
-    assert model["details"]["chosen_because"]
-
-
-async def test_a_copy_shares_the_binaries_and_either_can_be_deleted(tmp_path: Path, hub: FakeHub) -> None:
-    async with serve(tmp_path, hub) as daemon:
+async def test_a_copy_shares_the_binaries_and_deleting_either_leaves_the_other_whole(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    """Made while the original is still being fetched, so that the same choice is bound to it."""
+    hub.rate = SLOW
+    async with daemon_at(hub, tmp_path) as daemon:
         folder = drop(daemon)
-        await daemon.until_state("small", "downloaded")
-        body = {"id": "small-long", "parameters": {"init": {"ctx_len": 64}}}
-        copied = await daemon.call("POST", "/v1/models/small/copy", body, status=201)
-        assert copied["parameters"]["init"]["ctx_len"] == 64
-        assert copied["state"] == "downloaded"
-        await daemon.call("POST", "/v1/models/small/copy", body, status=409)
-        answer = await daemon.call("DELETE", "/v1/models/small")
-        assert [kept["name"] for kept in answer["kept"]] == [NAME]
-        assert await daemon.state("small-long") == "downloaded"
-        await daemon.call("DELETE", "/v1/models/small-long")
-        assert not folder.exists()
+        await until_bytes(daemon, MIB)
+        for name in ("long", "longer"):
+            copy = await daemon.call(
+                "POST",
+                "/v1/models/noise/copy",
+                {"id": name, "parameters": {"init": {"ctx_len": 100_000_000}}},
+                status=201,
+            )
+            assert (copy["download_url"], copy["path"]) == (NAME, f"models/noise/{name}.json")
+        await daemon.call("DELETE", "/v1/models/longer")
+        hub.rate = None
+        for name in ("noise", "long"):
+            await daemon.until_state(name, "downloaded")
+        deleted = await daemon.call("DELETE", "/v1/models/noise")
+        assert deleted["kept"] == [{"name": NAME, "why": "models/noise/long.json uses it too"}]
+        assert await daemon.state("long") == "downloaded"
+        refused = await daemon.call("POST", "/v1/models/long/copy", {"id": "long"}, status=409)
+        assert contents(folder)[NAME] == digest_of(CONTENT)
+        await daemon.call("DELETE", "/v1/models/long")
+
+    assert refused["error"]["code"] == "model-exists"
+    assert not folder.exists()
+    assert fetched(hub) <= len(CONTENT) + MIB // 4
 
 
-async def test_the_catalogue(tmp_path: Path, hub: FakeHub) -> None:
-    (tmp_path / "catalog").mkdir()
-    (tmp_path / "catalog" / "mine.json").write_text(json.dumps(SPEC))
-    async with serve(tmp_path, hub) as daemon:
-        entries = {entry["id"]: entry for entry in (await daemon.call("GET", "/v1/catalog"))["data"]}
-        assert not entries["mine"]["registered"]
-        assert len(entries) > 3
-        await daemon.call("POST", "/v1/models", {"catalog": "mine"}, status=201)
+async def test_a_copy_of_a_model_that_jand_described_itself_leaves_that_one_registered(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    async with daemon_at(hub, tmp_path) as daemon:
+        (daemon.models / "bare").mkdir()
+        gguf_files.bare_header(daemon.models / "bare" / "weights-Q4_K_M.gguf")
+        await daemon.until_state("weights-Q4_K_M", "downloaded")
+        await daemon.call("POST", "/v1/models/weights-Q4_K_M/copy", {"id": "mine"}, status=201)
         await daemon.until_state("mine", "downloaded")
-        await daemon.call("POST", "/v1/models", {"catalog": "mine"}, status=409)
-        await daemon.call("POST", "/v1/models", {"catalog": "../../etc/passwd"}, status=404)
-        for bad in ({"origin": 5}, {"origin": REPO, "folder": "../x/.."}, {"origin": REPO, "folder": "."}, {}):
-            answer = await daemon.call("POST", "/v1/models", bad, status=400)
-            assert answer["error"]["code"] == "bad-request", bad
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".jand", "catalog", "models"]
+        await let_folders_settle(daemon)
+
+        assert (await daemon.models_by_id()).keys() == {"weights-Q4_K_M", "mine", "later"}
+
+
+async def test_split_weights_in_a_subfolder_come_with_all_their_parts_and_their_projector(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    """A model is whole when all of its plan is there, not when a scan finds enough to load; a killed daemon knows that too."""
+    parts = gguf_files.tiny_llama(tmp_path / "tiny.gguf", parts=2)
+    files = {f"Q4_K_M/tiny-Q4_K_M-0000{number}-of-00002.gguf": part for number, part in enumerate(parts, 1)}
+    hub.add("tests/split-GGUF", {**files, "mmproj-F16.gguf": gguf_bytes(4 * MIB, 1, dict(CLIP))})
+    hub.rate = 2 * MIB
+    async with daemon_at(hub, tmp_path, JAND_DOWNLOAD__CONCURRENCY="3") as daemon:
+        folder = drop(daemon, "split", origin="tests/split-GGUF")
+
+        async def weights_are_there() -> bool:
+            model = await daemon.find("split")
+            return model is not None and {file["name"] for file in model["files"] if file["present"]} == set(files)
+
+        for _ in range(2):
+            await until(weights_are_there, 10, what="the weights")
+            assert await daemon.state("split") == "downloading"
+            daemon.signal(signal.SIGKILL)
+            await daemon.wait()
+            daemon.spawn()
+            await daemon.ready()
+        hub.rate = None
+        await daemon.until_state("split", "downloaded")
+        model = await model_of(daemon, "split")
+
+    assert {file["name"] for file in model["files"]} == {*files, "mmproj-F16.gguf"}
+    assert model["details"]["vision"] is True
+    assert not (folder / ".jand-part").exists()
+
+
+async def test_a_model_in_a_folder_that_is_only_read_says_that_nothing_is_fetched(hub: FakeHub, tmp_path: Path) -> None:
+    extra = tmp_path / "extra"
+    (extra / "noise").mkdir(parents=True)
+    (extra / "noise" / "noise.json").write_text(json.dumps({"origin": REPO}))
+    async with daemon_at(hub, tmp_path / "root", "--extra-models", str(extra)) as daemon:
+        error = await until_error(daemon)
+        refused = await daemon.call("PUT", "/v1/models/noise/resume", status=409)
+
+    assert error["code"] == "read-only-folder"
+    assert refused["error"]["code"] == "not-possible"
+    assert contents(extra).keys() == {"noise/noise.json"}
+    shutil.rmtree(extra)

@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from jand.errors import JandError, ModelNotFoundError
-from jand.lifecycle.catalog import Catalog
+from jand.download.plan import Plan
+from jand.errors import JandError, ModelExistsError, ModelNotFoundError
 from jand.lifecycle.events import EventLog, ProblemRecord
+from jand.lifecycle.intake import Preview
 from jand.lifecycle.manager import Load
 from jand.lifecycle.running import Upstream
 from jand.lifecycle.tally import Tally
 from jand.model.problem import Problem
 from jand.model.record import PublicState, Record
-from jand.paths import shipped_example
-from tests.fakes.records import make_record
+from tests.fakes.records import make_record, make_spec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
+
+    from jand.download.planner import SearchHit
+    from jand.lifecycle.offers import Offer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,9 @@ class FakeManager:
         self.asked: list[Asked] = []
         self.in_flight = 0
         self.kept: tuple[Kept, ...] = ()
+        self.plan = Plan()
+        self.catalog: list[Offer] = []
+        self.hits: list[SearchHit] = []
         self.upstream_url = "http://worker"
         self.upstream_headers: dict[str, str] = {}
         self.upstream_name: str | None = None
@@ -147,25 +153,42 @@ class FakeManager:
         self.remove(record.id)
         return Deletion(record.id, removed=(f"{record.id}.json",), kept=self.kept)
 
-    @property
-    def catalog(self) -> Catalog:
-        return Catalog([shipped_example() / "catalog"])
-
     async def register(self, body: Mapping[str, Any]) -> Record:
         self._asked("register", **body)
-        return self.add(str(body.get("id") or body.get("catalog") or "registered"))
+        if body["id"] in self._records:
+            raise ModelExistsError(f'cannot register "{body["id"]}": there is one already', param="id")
+        fields = {name: value for name, value in body.items() if name != "id"}
+        return self.add(body["id"], spec=make_spec(**fields), state=PublicState.DOWNLOADING)
+
+    async def preview(self, body: Mapping[str, Any]) -> Preview:
+        self._asked("preview", **body)
+        fields = {name: value for name, value in body.items() if name != "id"}
+        model_id = body.get("id", "new")
+        exists = model_id in self._records
+        return Preview(model_id, f"models/{model_id}/{model_id}.json", make_spec(**fields), self.plan, exists)
 
     async def copy(self, model_id: str, body: Mapping[str, Any]) -> Record:
-        self._asked("copy", self.get(model_id).id, **body)
-        return self.add(str(body["id"]))
+        record = self.get(model_id)
+        self._asked("copy", record.id, **body)
+        return self.add(body["id"], spec=record.spec)
 
     async def pause(self, model_id: str) -> Record:
-        self._asked("pause", self.get(model_id).id)
-        return self.change(model_id, paused=True)
+        record = self.get(model_id)
+        self._asked("pause", record.id)
+        return self.change(record.id, paused=True)
 
     async def resume(self, model_id: str) -> Record:
-        self._asked("resume", self.get(model_id).id)
-        return self.change(model_id, paused=False)
+        record = self.get(model_id)
+        self._asked("resume", record.id)
+        return self.change(record.id, paused=False)
+
+    async def offers(self) -> Sequence[Offer]:
+        self._asked("offers")
+        return self.catalog
+
+    async def search(self, words: str, limit: int) -> Sequence[SearchHit]:
+        self._asked("search", words=words, limit=limit)
+        return self.hits[:limit]
 
     def problems(self) -> Sequence[ProblemRecord]:
         self._asked("problems")

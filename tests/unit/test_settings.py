@@ -343,7 +343,7 @@ def test_every_setting_says_what_it_does_what_it_takes_and_seconds_say_so() -> N
     for known in known_settings():
         assert known.description, known.key
         assert known.expected, known.key
-        units = {"number of seconds": "s", "number of bytes": "bytes"}
+        units = {"number of seconds": "s", "bytes per second": "bytes/s", "number of bytes": "bytes"}
         assert known.unit == next((unit for words, unit in units.items() if words in known.expected), ""), known.key
 
 

@@ -44,7 +44,8 @@ async def test_a_method_that_a_path_does_not_take_is_405_and_names_those_it_does
 async def test_a_model_that_is_not_there_is_404_everywhere(api: ServedApi, path: str) -> None:
     for route in ROUTES:
         if route.path == path:
-            answer = await api.ask(route.method, path.replace("{id}", "nothing"))
+            body = {"id": "copy"} if path.endswith("/copy") else None
+            answer = await api.ask(route.method, path.replace("{id}", "nothing"), body)
             assert (answer.status, answer.error["code"]) == (404, "model-not-found")
 
 

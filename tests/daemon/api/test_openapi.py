@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jand.api.app import ROUTES
+from jand.download.plan import Plan, WantedFile
+from jand.download.planner import SearchHit
+from jand.download.recommend import Place, Row
+from jand.lifecycle.catalog import CatalogEntry
+from jand.lifecycle.offers import Offer
 from jand.model.problem import ErrorNote
 from jand.model.record import FileProgress, FileRecord, Progress, PublicState, Transition
 from tests.fakes.json_schema import find_faults, resolve
@@ -93,6 +98,11 @@ def test_every_route_of_the_contract_that_this_version_has_is_there(document: Js
         "/v1/models/{id}",
         "/v1/models/{id}/start",
         "/v1/models/{id}/stop",
+        "/v1/models/{id}/copy",
+        "/v1/models/{id}/pause",
+        "/v1/models/{id}/resume",
+        "/v1/catalog",
+        "/v1/search",
         "/v1/problems",
         "/v1/events",
         "/v1/rescan",
@@ -144,6 +154,13 @@ async def test_whatever_is_answered_fits_the_description(api: ServedApi, manager
     manager.add("c")
     manager.complain("models/x.json", line=1)
     manager.kept = (Kept("x", "y"),)
+    row = Row("Q4_0", "Q4_0", ("x.gguf",), 1, 2, Place.GPU, chosen=True)
+    manager.plan = Plan((WantedFile("x.gguf", "https://hub/x", "https://hub/x"),), {"y": 1}, table=(row,))
+    manager.catalog = [
+        Offer(CatalogEntry("x", make_spec()), manager.plan),
+        Offer(CatalogEntry("y", make_spec()), unknown=ErrorNote("no-network", "cannot")),
+    ]
+    manager.hits = [SearchHit("a/b", 1, 2, gated=False, table=(row,))]
     asked: list[tuple[str, str, object]] = [
         ("GET", "/v1/models", None),
         ("GET", "/v1/models?state=wrong", None),
@@ -154,6 +171,17 @@ async def test_whatever_is_answered_fits_the_description(api: ServedApi, manager
         ("PUT", "/v1/models/{id}/start?wait=false", None),
         ("PUT", "/v1/models/{id}/stop", None),
         ("PUT", "/v1/models/{id}/stop?force=x", None),
+        ("POST", "/v1/models", {"id": "new", "origin": "a/b"}),
+        ("POST", "/v1/models", {"id": "new", "origin": "a/b"}),
+        ("POST", "/v1/models?dry_run=true", {"origin": "a/b"}),
+        ("POST", "/v1/models", {"catalog": 1}),
+        ("POST", "/v1/models/{id}/copy", {"id": "copy"}),
+        ("POST", "/v1/models/{id}/copy", {}),
+        ("PUT", "/v1/models/{id}/pause", None),
+        ("PUT", "/v1/models/{id}/resume", None),
+        ("GET", "/v1/catalog", None),
+        ("GET", "/v1/search?q=x", None),
+        ("GET", "/v1/search", None),
         ("GET", "/v1/problems", None),
         ("POST", "/v1/rescan", None),
         ("POST", "/v1/chat/completions", {"model": "none"}),
