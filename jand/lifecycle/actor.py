@@ -68,10 +68,10 @@ class Actor:
         self.ready_at: float | None = None
         self._around = around
         self._state = State.DOWNLOADING
-        self._running: Running | None = None
+        self.running: Running | None = None
         self._spec_in_force: Spec | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._loaded: float | None = None
+        self.loaded: float | None = None
         self._idle = IdleTimer(self._idle_too_long)
         self._yielding = False
         self.crashes = Crashes()
@@ -87,10 +87,6 @@ class Actor:
         return self._state
 
     @property
-    def running(self) -> Running | None:
-        return self._running
-
-    @property
     def spec_in_force(self) -> Spec:
         """The spec that it runs with (its JSON's, with what the start overrode), else its JSON's."""
         return self._spec_in_force or self.found.spec
@@ -98,12 +94,7 @@ class Actor:
     @property
     def restart_needed(self) -> bool:
         """Its JSON's `init` changed since it was started."""
-        return self._running is not None and self._running.init_changed(self.found.spec)
-
-    @property
-    def loaded(self) -> float | None:
-        """How much of the load is done, from 0 to 1, while it starts."""
-        return self._loaded
+        return self.running is not None and self.running.init_changed(self.found.spec)
 
     @property
     def busy(self) -> bool:
@@ -128,8 +119,8 @@ class Actor:
         """Take over what a scan saw; what runs goes on with the files that it has open."""
         runtime_changed = found.spec.parameters.runtime != self.found.spec.parameters.runtime
         self.found, self.id, self.aliases = found, model_id, aliases
-        if self._running is not None and runtime_changed:
-            self._running.apply_runtime(found.spec)
+        if self.running is not None and runtime_changed:
+            self.running.apply_runtime(found.spec)
         self.look_at_disk()
         self._changes.ring()
 
@@ -161,7 +152,7 @@ class Actor:
         this run; given while it runs with other values they raise NotPossibleError.
         """
         spec = self.found.spec.with_init(overrides) if overrides else None
-        if spec is not None and self._running is not None and self._running.init_changed(spec):
+        if spec is not None and self.running is not None and self.running.init_changed(spec):
             raise refusals.runs_with_others(self.id)
         self.crashes.forget()
         await self._reach_running(spec, by_request=False)
@@ -193,8 +184,8 @@ class Actor:
     def release(self) -> None:
         self.in_flight -= 1
         self.used_at = time.monotonic()
-        if self.in_flight == 0 and self._running is not None:
-            self._around.admission.learn(self.found, self.spec_in_force, self._running.memory())
+        if self.in_flight == 0 and self.running is not None:
+            self._around.admission.learn(self.found, self.spec_in_force, self.running.memory())
             self._arm()
             self._around.admission.changed()
 
@@ -230,8 +221,8 @@ class Actor:
             else:
                 self._around.tasks.spawn(self._end(force=force, grace_s=grace_s), name=f"stop {self.id}")
             self._around.changed(self)
-        elif self._state is State.STOPPING and force and self._running is not None:
-            await self._running.stop(grace_s=0.0, force=True)
+        elif self._state is State.STOPPING and force and self.running is not None:
+            await self.running.stop(grace_s=0.0, force=True)
         while self._state is State.STOPPING:
             await self._changes.heard()
 
@@ -253,8 +244,8 @@ class Actor:
         while True:
             if self._removed:
                 raise refusals.removed(self.id)
-            if self._state is State.RUNNING and self._running is not None and not (by_request and self._yielding):
-                return self._running
+            if self._state is State.RUNNING and self.running is not None and not (by_request and self._yielding):
+                return self.running
             if self._state is State.DOWNLOADING:
                 raise refusals.downloading(self.id, self.error)
             if self._state is State.DOWNLOADED:
@@ -273,7 +264,7 @@ class Actor:
             raise refusals.offline(self.id)
         self.error = self._last_failure = None
         self.last_words = ()
-        self._loaded = 0.0
+        self.loaded = 0.0
         self._spec_in_force = spec or self.found.spec
         self._move(Happening.START)
         self._starting = self._around.tasks.start(self._bring_up(self._spec_in_force), name=f"start {self.id}")
@@ -302,14 +293,14 @@ class Actor:
 
     def _loading(self, fraction: float) -> None:
         """Show load progress, at most a hundred times for one load."""
-        if self._state is State.STARTING and fraction - (self._loaded or 0.0) >= 0.01:
-            self._loaded = fraction
+        if self._state is State.STARTING and fraction - (self.loaded or 0.0) >= 0.01:
+            self.loaded = fraction
             self._around.changed(self)
 
     def _ready(self, running: Running, seconds: float) -> None:
         self._starting = None
-        self._loaded = None
-        self._running = running
+        self.loaded = None
+        self.running = running
         if self._state is not State.STARTING:
             # A stop came while the last message of the start was on its way.
             self._around.tasks.spawn(self._end(force=True, grace_s=0.0), name=f"stop {self.id}")
@@ -337,7 +328,7 @@ class Actor:
             self._settle_stopped(None)
             return
         self._starting = None
-        self._loaded = None
+        self.loaded = None
         self._spec_in_force = None
         self._move(Happening.FAILED)
         self.error = note
@@ -346,7 +337,7 @@ class Actor:
     async def _watch(self, running: Running) -> None:
         """Wait for the end of what runs; an end that nobody asked for is an error of the model."""
         exit_note = await running.wait()
-        if self._running is not running or self._state is not State.RUNNING:
+        if self.running is not running or self._state is not State.RUNNING:
             return
         log.error("worker died", model=self.id, reason=exit_note)
         self._around.tally.died(self.id)
@@ -360,7 +351,7 @@ class Actor:
         await running.close()
 
     async def _end(self, *, force: bool, grace_s: float | None) -> None:
-        running = self._running
+        running = self.running
         if running is not None:
             await running.stop(grace_s=self._around.stop_timeout_s if grace_s is None else grace_s, force=force)
         self._settle_stopped(running)
@@ -369,7 +360,7 @@ class Actor:
 
     def _settle_stopped(self, running: Running | None) -> None:
         self._starting = None
-        self._loaded = None
+        self.loaded = None
         self._forget_running()
         if self._state is State.STARTING:
             self._move(Happening.FAILED)
@@ -393,7 +384,7 @@ class Actor:
         self._around.admission.release(self)
         self._yielding = False
         self.ready_at = None
-        self._running = None
+        self.running = None
         self._spec_in_force = None
 
     # The machine, and those who wait for it.

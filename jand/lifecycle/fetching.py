@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import structlog
 
-from jand.errors import DownloadError, GgufError, JandError, NoBinaryError, NotPossibleError, ShuttingDownError
-from jand.lifecycle.awaited import outstanding
+from jand.errors import DownloadError, GgufError, JandError, NotPossibleError, ShuttingDownError
+from jand.lifecycle.job import Job, lacks, not_ours, not_recognised, wish_of
 from jand.model.problem import ErrorNote
 from jand.model.record import FileRecord
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from jand.download.downloader import Downloader
     from jand.download.plan import Plan
-    from jand.library.findings import Found, Tree
+    from jand.library.findings import Tree
     from jand.library.library import Library
     from jand.lifecycle.actor import Actor
     from jand.lifecycle.notes import Notes
@@ -64,7 +64,7 @@ class Fetching:
         self._tasks = tasks
         self._place_of = place_of
         self._reusing = reusing
-        self._jobs: dict[Actor, _Job] = {}
+        self._jobs: dict[Actor, Job] = {}
         self._begun: set[Actor] = set()
         self._ending: dict[Actor, asyncio.Task[None]] = {}
         self._abandoned: set[Actor] = set()
@@ -78,18 +78,18 @@ class Fetching:
             if self._reusing.may_be_dead(actor.found):
                 self._tasks.spawn(self._remove_dead(self._reusing, actor), name=f"look for dead links of {actor.id}")
         job = self._jobs.get(actor)
-        if job is not None and (job.wish != _wish(actor.found) or not _lacks(actor)):
+        if job is not None and (job.wish != wish_of(actor.found) or not lacks(actor)):
             self._end(actor)
             job = None
         if actor.whole and actor in self._begun:
             self._complete(actor)
-        elif job is None and actor not in self._abandoned and _lacks(actor):
+        elif job is None and actor not in self._abandoned and lacks(actor):
             self._begin(actor)
 
     def _begin(self, actor: Actor) -> None:
-        job = self._jobs[actor] = _Job(_wish(actor.found))
+        job = self._jobs[actor] = Job(wish_of(actor.found))
         if actor.found.linked or not self._place_of(actor)[0].writable:
-            job.note_error(actor, _not_ours(actor))
+            job.note_error(actor, not_ours(actor))
             return
         if self._notes.find(PAUSED, actor.found.path):
             self._downloader.pause(actor.found.path)
@@ -97,7 +97,7 @@ class Fetching:
         self._begun.add(actor)
         job.task = self._tasks.start(self._attend(actor, job), name=f"fetch for {actor.id}")
 
-    def _end(self, actor: Actor) -> _Job | None:
+    def _end(self, actor: Actor) -> Job | None:
         job = self._jobs.pop(actor, None)
         if job is not None:
             if job.task is not None:
@@ -186,7 +186,7 @@ class Fetching:
         self._unpause(actor)
         job.again.set()
 
-    def _get_job(self, actor: Actor, verb: str) -> _Job:
+    def _get_job(self, actor: Actor, verb: str) -> Job:
         job = self._jobs.get(actor)
         if job is None or job.task is None:
             message = f'cannot {verb} "{actor.id}": nothing is being downloaded for it'
@@ -216,7 +216,7 @@ class Fetching:
 
     # One job.
 
-    async def _attend(self, actor: Actor, job: _Job) -> None:
+    async def _attend(self, actor: Actor, job: Job) -> None:
         """Fetch until nothing is missing any more; failures are noted on the actor with the time of the next try."""
         while True:
             try:
@@ -230,7 +230,7 @@ class Fetching:
                 unexpected = DownloadError(f'cannot download for "{actor.id}": {error}', hint="the log has more")
                 await self._wait_for_retry(actor, job, unexpected)
 
-    async def _try(self, actor: Actor, job: _Job) -> None:
+    async def _try(self, actor: Actor, job: Job) -> None:
         """Fetch what is missing. Always raises: the scan that sees the files whole ends this task through `consider`."""
         tree, entry = self._place_of(actor)
         await self._library.wait_settled(tree.label, entry)
@@ -240,9 +240,9 @@ class Fetching:
         # What no scan takes for a binary of the model was fetched all the same, and is not waited for.
         self._note_coming(actor, ())
         self.consider(actor)
-        raise _not_recognised(actor, job)
+        raise not_recognised(actor, job)
 
-    async def _fetch(self, actor: Actor, job: _Job) -> None:
+    async def _fetch(self, actor: Actor, job: Job) -> None:
         before = self._recall(actor.found.path)
         plan, failure = await self._plan(actor)
         job.plan = plan
@@ -321,7 +321,7 @@ class Fetching:
         texts = {name: value for name in ("quantization", "reason") if isinstance(value := known.get(name), str)}
         return {"files": files, **texts}
 
-    async def _wait_for_retry(self, actor: Actor, job: _Job, error: JandError) -> None:
+    async def _wait_for_retry(self, actor: Actor, job: Job, error: JandError) -> None:
         wait_s = error.retry_after_s if error.retry_after_s is not None else RETRY_S
         now = time.time()
         actor.remark(progress=None)
@@ -338,73 +338,5 @@ class _Facts(TypedDict):
     kept: Sequence[str]
 
 
-class _Job:
-    """The fetching for one model; *wish* is what of its findings it was begun for, *task* None where nothing can be fetched for it."""
-
-    def __init__(self, wish: object) -> None:
-        self.wish = wish
-        self.task: asyncio.Task[None] | None = None
-        self.plan: Plan | None = None
-        self.again = asyncio.Event()
-        self._error: ErrorNote | None = None
-
-    async def wait_again(self, seconds: float) -> None:
-        """Return after *seconds*, or when somebody asks for another try."""
-        self.again.clear()
-        try:
-            await asyncio.wait_for(self.again.wait(), seconds)
-        except TimeoutError:
-            return
-
-    def note_error(self, actor: Actor, error: ErrorNote) -> None:
-        self._error = error
-        actor.remark(error=error)
-
-    def clear_error(self, actor: Actor) -> None:
-        """Take away what this job has noted, and nothing that others have."""
-        if self._error is not None and actor.error is self._error:
-            actor.remark(error=None)
-        self._error = None
-
-
 def _choice(quantization: str | None, reason: str) -> dict[str, str | None]:
     return {"chosen_quantization": quantization, "chosen_because": reason} if reason else {}
-
-
-def _lacks(actor: Actor) -> bool:
-    """Whether something is to be fetched: a person's own incomplete or broken file is theirs to mend, and never fetched over."""
-    found = actor.found
-    if found.spec.is_remote or found.error is not None:
-        return False
-    return bool(found.missing) or found.unresolved or bool(outstanding(found, actor.awaited))
-
-
-def _not_ours(actor: Actor) -> ErrorNote:
-    return ErrorNote(
-        "read-only-folder",
-        f'cannot fetch what "{actor.id}" lacks: jand does not write to {actor.found.folder}',
-        "put the binary there yourself, or copy the JSON into the models folder",
-        at=time.time(),
-    )
-
-
-def _not_recognised(actor: Actor, job: _Job) -> DownloadError:
-    fetched = ", ".join(file.name for file in job.plan.files) if job.plan is not None else ""
-    lacks = ", ".join(actor.found.missing) or "weights"
-    message = f'cannot complete "{actor.id}": it lacks {lacks}, and its plan brings {fetched or "nothing"}'
-    return NoBinaryError(message, hint='name its binary in "download_url"')
-
-
-def _wish(found: Found) -> object:
-    """Return what of a JSON decides about what is fetched."""
-    spec = found.spec
-    init = spec.parameters.init
-    return (
-        spec.origin,
-        spec.import_format,
-        spec.download_url,
-        spec.metadata,
-        init.ctx_len,
-        init.n_parallel,
-        found.place,
-    )
