@@ -48,6 +48,7 @@ class Registry:
         self._by_name: dict[str, Actor] = {}
         self._dirty: set[str] = set()
         self._claims_changed = False
+        self._newcomers: dict[str, None] = {}
         self._wanted: dict[str, str | None] = {}
         self._assignment = identity.assign_ids([])
 
@@ -72,9 +73,11 @@ class Registry:
             self._dirty.add(path)
             self._claims_changed = True
         for path, found in after.items():
-            if path not in self._wanted or self._wanted[path] != found.spec.id:
-                self._wanted[path] = found.spec.id
+            if path not in self._wanted:
+                self._newcomers[path] = None
+            elif self._wanted[path] != found.spec.id:
                 self._claims_changed = True
+            self._wanted[path] = found.spec.id
             if self._found.get(path) != found:
                 self._found[path] = found
                 self._dirty.add(path)
@@ -94,8 +97,9 @@ class Registry:
             self._refresh(path)
 
     def _settle_ids(self) -> set[str]:
-        """Decide who has which id; return the paths whose id or aliases are others than before."""
-        if not self._claims_changed:
+        """Decide who has which id; return the paths whose id or aliases are others than before, newcomers aside."""
+        newcomers, self._newcomers = self._newcomers, {}
+        if not self._claims_changed and all(self._assignment.admit(path, self._wanted[path]) for path in newcomers):
             return set()
         self._claims_changed = False
         before = self._assignment

@@ -22,7 +22,7 @@ from jand.model.filenames import (
 from jand.model.problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = [
     "Candidate",
@@ -59,11 +59,27 @@ def default_id(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class IdAssignment:
-    """Who is called what. *ids* has every path; *aliases* only those paths that have any."""
+    """Who is called what. *ids* has every path; *aliases* only those paths that have any; *owners* has the path of every id and alias."""
 
-    ids: Mapping[str, str] = field(default_factory=dict)
-    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    owners: dict[str, str] = field(default_factory=dict)
+
+    def admit(self, path: str, explicit: str | None) -> bool:
+        """Take in one more path, and say so, where that changes nothing for any other; where it might, all are to be assigned anew."""
+        default = default_id(path)
+        wanted = explicit or default
+        holder = self.owners.get(default)
+        # Of two that would have the same alias the path decides, but an id is nobody's alias.
+        if path in self.ids or wanted in self.owners or (holder is not None and self.ids[holder] != default):
+            return False
+        self.ids[path] = wanted
+        self.owners[wanted] = path
+        if default != wanted and holder is None:
+            self.owners[default] = path
+            self.aliases[path] = (default,)
+        return True
 
 
 def assign_ids(entries: Iterable[tuple[str, str | None]]) -> IdAssignment:
@@ -94,7 +110,7 @@ def assign_ids(entries: Iterable[tuple[str, str | None]]) -> IdAssignment:
     for path, _, alias in listed:
         if owners.setdefault(alias, path) == path and ids[path] != alias:
             aliases[path] = (alias,)
-    return IdAssignment(ids, aliases, tuple(problems))
+    return IdAssignment(ids, aliases, tuple(problems), owners)
 
 
 def _ways_out(path: str) -> Iterator[str]:

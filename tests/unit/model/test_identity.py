@@ -88,6 +88,27 @@ def test_ids_are_unique_and_do_not_depend_on_the_order(wanted: dict[str, str | N
     }
 
 
+@given(claims, claims)
+def test_whoever_is_admitted_has_what_assigning_anew_would_give_and_takes_nothing_from_others(
+    known: dict[str, str | None], new: dict[str, str | None]
+) -> None:
+    assignment = identity.assign_ids(known.items())
+    present = dict(known)
+
+    for path, explicit in new.items():
+        if assignment.admit(path, explicit):
+            present[path] = explicit
+        assert assignment == identity.assign_ids(present.items())
+
+
+def test_a_newcomer_with_a_name_of_its_own_is_admitted() -> None:
+    assignment = identity.assign_ids([("models/a/a.json", None)])
+
+    assert assignment.admit("models/b/b.json", "other")
+    assert not assignment.admit("models/c/a.json", None)
+    assert (assignment.ids["models/b/b.json"], assignment.aliases["models/b/b.json"]) == ("other", ("b",))
+
+
 @given(claims)
 def test_whoever_comes_first_by_bytes_keeps_the_id(wanted: dict[str, str | None]) -> None:
     given_ids = identity.assign_ids(wanted.items())
