@@ -6,7 +6,6 @@ A drop like any other: files are put together under a hidden name first and get 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import shutil
@@ -24,7 +23,10 @@ from jand.cli.fetching import body_of, outcome
 from jand.cli.following import follow
 from jand.cli.output import JsonOption, print_json, say, size
 from jand.cli.verbs import described
+from jand.model.document import MAX_BYTES, parse
 from jand.model.filenames import binary_stem, is_json, is_temporary, json_stem
+from jand.model.gguf import read_header
+from jand.model.problem import Severity
 from jand.model.quantisation import split_names, split_part
 from jand.paths import printable
 
@@ -95,11 +97,14 @@ def _add_local(socket: Path | None, source: Path, how: How, *, silent: bool) -> 
     files = list(_files(source))
     if not files:
         raise errors.Failure(f"cannot add {source}: there is nothing in it", status=errors.DATA)
+    if source.is_file():
+        _check(source)
     folder = models / _folder_name(source)
     done = _drop(files, folder, how, silent=silent)
     if not silent:
         ways = ", ".join(f"{count} by {way}" for way, count in done.items())
-        say(printable(f"{folder} has {sum(done.values())} files of {size(_total(files))} ({ways})"))
+        what = "1 file" if len(files) == 1 else f"{len(files)} files"
+        say(printable(f"{folder} has {what} of {size(_total(files))} ({ways})"))
     return ask(socket, lambda client: _registered(client, f"{models.name}/{folder.name}/"))
 
 
@@ -121,6 +126,24 @@ def _files(source: Path) -> Iterator[tuple[Path, str]]:
         raise errors.Failure(f"cannot add {source}: {cause}", status=errors.NOT_FOUND)
 
 
+def _check(source: Path) -> None:
+    """Refuse a single file that can be no model, before it is dropped where it would only be a problem. Raises GgufError or Failure."""
+    try:
+        with source.open("rb") as stream:
+            if not is_json(source.name):
+                header = read_header(stream, source.stat().st_size, name=source.name)
+                if header.size_needed > source.stat().st_size:
+                    message = f"cannot add {source}: it is incomplete, {size(header.size_needed)} are needed"
+                    raise errors.Failure(message, hint="copy or download it again", status=errors.DATA)
+                return
+            problems = parse(stream.read(MAX_BYTES + 1), str(source)).problems
+    except OSError as error:
+        raise errors.Failure(f"cannot read {source}: {(error.strerror or str(error)).lower()}") from error
+    worst = next((problem for problem in problems if problem.severity is Severity.ERROR), None)
+    if worst is not None:
+        raise errors.Failure(worst.message, hint=worst.hint, status=errors.DATA)
+
+
 def _folder_name(source: Path) -> str:
     if source.is_dir():
         return source.name
@@ -135,11 +158,12 @@ def _total(files: Sequence[tuple[Path, str]]) -> int:
 
 def _drop(files: Sequence[tuple[Path, str]], folder: Path, how: How, *, silent: bool) -> dict[How, int]:
     """Bring *files* into the new *folder*; return how many came in which way."""
+    if os.path.lexists(folder):
+        message = f"cannot add to {folder}: there is something of that name already"
+        raise errors.Failure(message, hint="give the file or folder another name before", status=errors.EXISTS)
     hidden = folder.parent / f".jand-add-{secrets.token_hex(4)}"
     done: dict[How, int] = {}
     try:
-        if os.path.lexists(folder):
-            raise FileExistsError(errno.EEXIST, "there is something of that name", str(folder))
         with _showing(_total(files), silent=silent) as told:
             for path, name in files:
                 target = hidden / name
@@ -148,11 +172,8 @@ def _drop(files: Sequence[tuple[Path, str]], folder: Path, how: How, *, silent: 
                 done[way] = done.get(way, 0) + 1
         hidden.rename(folder)
     except OSError as error:
-        status = errors.EXISTS if isinstance(error, FileExistsError) else errors.FAILED
         where = f": {error.filename}" if error.filename else ""
-        raise errors.Failure(
-            f"cannot add to {folder}: {(error.strerror or str(error)).lower()}{where}", status=status
-        ) from error
+        raise errors.Failure(f"cannot add to {folder}: {(error.strerror or str(error)).lower()}{where}") from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     return done

@@ -49,7 +49,12 @@ def pull(
         preview = ask(socket, lambda client: client.preview(body))
         print_json(preview) if json else print_preview(preview)
         return
-    model = ask(socket, lambda client: _pull(client, body, wait=not no_wait, silent=json))
+    try:
+        model = ask(socket, lambda client: _pull(client, body, wait=not no_wait, silent=json))
+    except KeyboardInterrupt as error:
+        message = "cannot say when it is there: the watching was ended, and the download goes on"
+        hint = "see how far it is: jand list; halt it: jand pause ID; end it: jand delete ID"
+        raise errors.Failure(message, hint=hint, status=errors.INTERRUPTED) from error
     if json:
         print_json(model)
     else:
@@ -71,6 +76,8 @@ async def _pull(client: Client, body: Json, *, wait: bool, silent: bool) -> Json
         if model["origin"] != preview["json"]["origin"]:
             message = f'cannot pull it as "{model["id"]}": that is another model, of {model["origin"]}'
             raise errors.Failure(message, hint="give it another name with --id", status=errors.EXISTS)
+        if not silent and wait and model["state"] == "downloading":
+            say(printable(f"{model['id']} is registered already; watching its download"))
     else:
         if not silent:
             say(_intention(preview))

@@ -78,7 +78,7 @@ def _download(entry: Json) -> str:
     if entry["registered"]:
         return "it is registered"
     if download is None:
-        return f"? ({entry['unknown']['message']})"
+        return f"unknown: {entry['unknown']['code']}"
     if download["remote"]:
         return "nothing, it is remote"
     return " ".join(filter(None, [size(download["bytes_to_fetch"]), download["quantization"]]))

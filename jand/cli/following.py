@@ -31,6 +31,9 @@ class Display(Protocol):
     def show(self, model: Json) -> None:
         """Take note of how far *model* is."""
 
+    def complete(self) -> None:
+        """Take note that all of it is there."""
+
     def note(self, text: str) -> None:
         """Say something that is not progress."""
 
@@ -45,6 +48,7 @@ async def follow(client: Client, model_id: str, *, silent: bool = False) -> Json
         while True:
             model = await _look(client, model_id)
             if model["state"] != "downloading":
+                display.complete()
                 return model
             display.show(model)
             if model["paused"]:
@@ -95,6 +99,9 @@ class _Silent:
     def show(self, model: Json) -> None:
         pass
 
+    def complete(self) -> None:
+        pass
+
     def note(self, text: str) -> None:
         pass
 
@@ -110,6 +117,9 @@ class _Lines:
         if model["progress"] is not None and now - self._said_at >= LINE_EVERY_S:
             self._said_at = now
             self.note(f"{model['id']}: {progress_text(model['progress'])}")
+
+    def complete(self) -> None:
+        pass
 
     def note(self, text: str) -> None:
         sys.stderr.write(f"{printable(text)}\n")
@@ -173,6 +183,10 @@ class _Bars:
             self._update(file["name"], file)
         if len(found["files"]) > 1:
             self._update("all of it", found)
+
+    def complete(self) -> None:
+        for task in self._progress.tasks:
+            self._progress.update(task.id, completed=task.total or task.completed, total=task.total or task.completed)
 
     def _update(self, name: str, facts: Json) -> None:
         total = facts["bytes_total"]

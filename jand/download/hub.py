@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 _LARGEST_ANSWER: Final = 32 << 20
 _MOST_PAGES: Final = 200
 _REMEMBERED_S: Final = 60.0
+_REMEMBERED_HEADERS: Final = 64
 _FIRST_RANGE: Final = 4 << 20
 _LARGEST_HEADER: Final = 64 << 20
 _ATTEMPTS: Final = 4
@@ -88,6 +89,7 @@ class Hub:
         self._endpoint = settings.endpoint.rstrip("/")
         self._listings: dict[Repository, tuple[float, Listing]] = {}
         self._locks: dict[Repository, asyncio.Lock] = {}
+        self._headers: dict[tuple[str, str, str], Header | None] = {}
 
     async def listing(self, repository: Repository) -> Listing:
         """Return all files of *repository*, pinned to the commit that its revision means now."""
@@ -171,7 +173,15 @@ class Hub:
         raise AssertionError
 
     async def header(self, listing: Listing, file: HubFile) -> Header | None:
-        """Read the header of a GGUF by ranges, a few MB in place of all; None where that cannot be had."""
+        """Read the header of a GGUF by ranges, a few MB in place of all; None where that cannot be had. What a commit holds never changes, so it is read once."""
+        key = (listing.repository.name, listing.commit, file.path)
+        if key not in self._headers:
+            header = await self._read_header(listing, file)
+            self._headers = dict([*self._headers.items(), (key, header)][-_REMEMBERED_HEADERS:])
+            return header
+        return self._headers[key]
+
+    async def _read_header(self, listing: Listing, file: HubFile) -> Header | None:
         url = resolve_url(self._endpoint, listing.repository.name, listing.commit, file.path)
         count = min(_FIRST_RANGE, file.size)
         while True:

@@ -82,7 +82,9 @@ def parse_repository(text: str, endpoint: str = HUGGING_FACE) -> Repository:
         address = find_hub_address(plain if "://" in plain else f"https://{plain}", endpoint)
         if address is not None:
             return address.repository
-        raise _bad_origin(text)
+        if "://" in plain:
+            raise _bad_origin(text)
+        plain = plain.partition("/")[2]
     name, _, revision = plain.partition("@")
     owner, slash, repo = name.partition("/")
     revision = revision or DEFAULT_REVISION

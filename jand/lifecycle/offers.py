@@ -50,11 +50,13 @@ class Offers:
         tasks: TaskSet,
         *,
         patience_s: float = PATIENCE_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._catalog = catalog
         self._make_plan = make_plan
         self._tasks = tasks
         self._patience_s = patience_s
+        self._clock = clock
         self._turn = asyncio.Semaphore(AT_ONCE)
         self._looks: dict[str, _Look] = {}
 
@@ -70,7 +72,7 @@ class Offers:
     def _look_at(self, entry: CatalogEntry) -> _Look:
         """Return the look at *entry* that is under way or still fresh, else begin a new one."""
         known = self._looks.get(entry.id)
-        if known is not None and known.holds_for(entry.spec, time.monotonic()):
+        if known is not None and known.holds_for(entry.spec, self._clock()):
             return known
         look = _Look(entry)
         self._tasks.spawn(self._ask(look), name=f"plan for {entry.id} of the catalogue")
@@ -83,7 +85,7 @@ class Offers:
         except JandError as error:
             look.answer.set_result(ErrorNote(error.code, error.message, error.hint, at=time.time()))
         finally:
-            look.asked_at = time.monotonic()
+            look.asked_at = self._clock()
             # Whoever waits learns of a fault or of the daemon's end by this; without an answer the next list asks anew.
             look.answer.cancel()
 

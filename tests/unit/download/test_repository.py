@@ -32,6 +32,7 @@ MIRROR = "https://mirror.example/hub"
         ("https://huggingface.co/user/repo", "user/repo", "main"),
         ("https://huggingface.co/user/repo/tree/dev", "user/repo", "dev"),
         ("hf.co/user/repo", "user/repo", "main"),
+        ("hf.co/user/repo@v2", "user/repo", "v2"),
         ("https://mirror.example/hub/user/repo", "user/repo", "main"),
     ],
 )
