@@ -68,7 +68,10 @@ def discard(directory: Path, owner: str, busy: Collection[str] = ()) -> None:
             if stem in spared:
                 continue
             notes = read_notes(folder, stem)
-            if notes is not None and owner in notes.owners:
+            if notes is None and _size(folder, stem) == 0:
+                # Ended before a server had answered: nobody loses anything.
+                _remove(folder, stem)
+            elif notes is not None and owner in notes.owners:
                 rest = tuple(other for other in notes.owners if other != owner)
                 if rest:
                     write_notes(folder, stem, replace(notes, owners=rest))
@@ -109,6 +112,13 @@ def _stems(folder: int) -> list[str]:
         if name.endswith(ending)
     }
     return sorted(stems)
+
+
+def _size(folder: int, stem: str) -> int | None:
+    try:
+        return os.stat(stem + PARTIAL_ENDING, dir_fd=folder, follow_symlinks=False).st_size
+    except OSError:
+        return None
 
 
 def _last_written(folder: int, stem: str) -> float | None:
