@@ -156,6 +156,8 @@ def _note_items(walk: _Walk, path: str, name: str, *, depth: int, linked: bool) 
 
 
 def _note_item(walk: _Walk, item: os.DirEntry[str], name: str, *, depth: int, linked: bool) -> None:
+    if depth >= DEEPEST and item.is_dir(follow_symlinks=False):
+        return
     found = item.stat(follow_symlinks=False)
     kind = stat.S_IFMT(found.st_mode)
     if kind == stat.S_IFLNK:

@@ -13,6 +13,7 @@ import os
 import stat
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +33,14 @@ MOST_FOLDERS: Final = 10_000
 _NO_PLACE_FOR_MODELS: Final = ("/proc", "/sys")
 
 _NAME: Final = attrgetter("name")
+
+
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
 
 _AWAY: Final = frozenset(
     {
@@ -190,7 +199,9 @@ class _Walker:
     def _list(self, folder: Folder) -> bool:
         try:
             with os.scandir(folder.path) as items:
-                listed = sorted(items, key=_NAME)
+                # Beside the loose files of a tree lie all its folders, which are entries of their own.
+                wanted = filterfalse(_is_folder, items) if self._only_files else items
+                listed = sorted(wanted, key=_NAME)
         except OSError as error:
             self._note_unlisted(folder, error)
             return False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jand.lifecycle.events import ProblemRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Collection, Hashable
 
     from jand.model.problem import Problem
 
@@ -23,8 +23,10 @@ class ProblemBook:
         self._clock = clock
         self._sources: dict[Hashable, dict[Problem, ProblemRecord]] = {}
 
-    def replace(self, source: Hashable, problems: Iterable[Problem]) -> None:
+    def replace(self, source: Hashable, problems: Collection[Problem]) -> None:
         before = self._sources.get(source, {})
+        if not before and not problems:
+            return
         after = {problem: before.get(problem) or ProblemRecord(problem, self._clock()) for problem in problems}
         if after:
             self._sources[source] = after

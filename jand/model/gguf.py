@@ -143,47 +143,19 @@ def _read_version(cursor: Cursor) -> int:
 
 
 def _build(values: Values, tensors: Tensors, *, version: int, byte_order: str, alignment: int) -> Header:
-    file_type = values.number(b"general.file_type")
+    said = values.by_field()
+    file_type = said["file_type"]
     return Header(
         version=version,
         byte_order=byte_order,
-        architecture=values.text(b"general.architecture") or "",
-        type=values.text(b"general.type") or "model",
-        name=values.text(b"general.name"),
-        basename=values.text(b"general.basename"),
-        size_label=values.text(b"general.size_label"),
-        finetune=values.text(b"general.finetune"),
-        license=values.text(b"general.license"),
-        organization=values.text(b"general.organization"),
         parameters=tensors.elements.total(),
-        file_type=file_type,
         quantization=_quantization(file_type, tensors.main_type),
-        context_length=values.own(b".context_length"),
-        embedding_length=values.own(b".embedding_length"),
-        block_count=values.own(b".block_count"),
-        head_count=values.own_per_layer(b".attention.head_count"),
-        head_count_kv=values.own_per_layer(b".attention.head_count_kv"),
-        key_length=values.own(b".attention.key_length"),
-        value_length=values.own(b".attention.value_length"),
-        sliding_window=values.own(b".attention.sliding_window"),
-        sliding_window_pattern=values.own_per_layer(b".attention.sliding_window_pattern"),
-        expert_count=values.own(b".expert_count"),
-        expert_used_count=values.own(b".expert_used_count"),
-        vocab_size=values.vocabulary(),
-        tokenizer=values.text(b"tokenizer.ggml.model"),
-        chat_template=values.template(),
-        bos_token_id=values.number(b"tokenizer.ggml.bos_token_id"),
-        eos_token_id=values.number(b"tokenizer.ggml.eos_token_id"),
-        pooling_type=values.own(b".pooling_type"),
-        has_vision=values.flag(b"clip.has_vision_encoder"),
-        has_audio=values.flag(b"clip.has_audio_encoder"),
-        split_no=values.number(b"split.no") or 0,
-        split_count=values.number(b"split.count") or 1,
         tensor_count=tensors.count,
         unknown_types=tensors.unknown_types,
         alignment=alignment,
         data_offset=tensors.data_offset,
         size_needed=tensors.end,
+        **said,
     )
 
 

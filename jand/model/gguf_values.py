@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jand.model.gguf_cursor import MAX_STRING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jand.errors import GgufError
     from jand.model.gguf_cursor import Cursor
 
@@ -142,6 +144,87 @@ def _clean(raw: bytes) -> str:
     return text.strip()[:_MAX_SHOWN]
 
 
+def _text(value: object) -> str | None:
+    return (_clean(value) or None) if isinstance(value, bytes) else None
+
+
+def _template_text(value: object) -> str | None:
+    return (value.decode(errors="replace") or None) if isinstance(value, bytes) else None
+
+
+def _number(value: object) -> int | None:
+    """Take a whole number that is not negative, of whatever width."""
+    return value if type(value) is int and 0 <= value <= _MAX_NUMBER else None
+
+
+def _per_layer(value: object) -> int | tuple[int, ...] | None:
+    if isinstance(value, tuple) and all(0 <= each <= _MAX_NUMBER for each in value):
+        return tuple(map(int, value)) or None
+    return _number(value)
+
+
+def _flag(value: object) -> bool:
+    return value is True
+
+
+_READ: Final[dict[str, Callable[[object], object]]] = {
+    "architecture": lambda value: _text(value) or "",
+    "type": lambda value: _text(value) or "model",
+    **dict.fromkeys(("name", "basename", "size_label", "finetune", "license", "organization", "tokenizer"), _text),
+    **dict.fromkeys(("file_type", "bos_token_id", "eos_token_id"), _number),
+    "chat_template": _template_text,
+    "has_vision": _flag,
+    "has_audio": _flag,
+    "split_no": lambda value: _number(value) or 0,
+    "split_count": lambda value: _number(value) or 1,
+}
+"""How the value of a field is read; of no value it makes what the field is when nothing is said."""
+
+_FIELDS: Final = {
+    b"general.architecture": "architecture",
+    b"general.type": "type",
+    b"general.name": "name",
+    b"general.basename": "basename",
+    b"general.size_label": "size_label",
+    b"general.finetune": "finetune",
+    b"general.license": "license",
+    b"general.organization": "organization",
+    b"general.file_type": "file_type",
+    b"tokenizer.ggml.model": "tokenizer",
+    b"tokenizer.ggml.bos_token_id": "bos_token_id",
+    b"tokenizer.ggml.eos_token_id": "eos_token_id",
+    _TEMPLATE: "chat_template",
+    b"clip.has_vision_encoder": "has_vision",
+    b"clip.has_audio_encoder": "has_audio",
+    b"split.no": "split_no",
+    b"split.count": "split_count",
+}
+
+_PER_LAYER_FIELDS: Final = {"head_count", "head_count_kv", "sliding_window_pattern"}
+
+_OWN_FIELDS: Final = {
+    b".context_length": "context_length",
+    b".embedding_length": "embedding_length",
+    b".block_count": "block_count",
+    b".attention.head_count": "head_count",
+    b".attention.head_count_kv": "head_count_kv",
+    b".attention.key_length": "key_length",
+    b".attention.value_length": "value_length",
+    b".attention.sliding_window": "sliding_window",
+    b".attention.sliding_window_pattern": "sliding_window_pattern",
+    b".expert_count": "expert_count",
+    b".expert_used_count": "expert_used_count",
+    b".vocab_size": "vocab_size",
+    b".pooling_type": "pooling_type",
+}
+"""The fields whose keys begin with the architecture's name."""
+
+_NOTHING_SAID: Final[dict[str, Any]] = {
+    **dict.fromkeys(_OWN_FIELDS.values()),
+    **{field: read(None) for field, read in _READ.items()},
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Values:
     """The values by meaning: whatever is of another kind than asked for, or cannot be, counts as not said."""
@@ -149,35 +232,19 @@ class Values:
     raw: dict[bytes, _Value | None]
     architecture: bytes
 
-    def text(self, key: bytes) -> str | None:
-        value = self.raw.get(key)
-        return (_clean(value) or None) if isinstance(value, bytes) else None
-
-    def template(self) -> str | None:
-        value = self.raw.get(_TEMPLATE)
-        return (value.decode(errors="replace") or None) if isinstance(value, bytes) else None
-
-    def number(self, key: bytes) -> int | None:
-        """Look up a whole number that is not negative, of whatever width."""
-        value = self.raw.get(key)
-        return value if type(value) is int and 0 <= value <= _MAX_NUMBER else None
-
-    def own(self, key: bytes) -> int | None:
-        """Look up a number whose key begins with the architecture's name."""
-        return self.number(self.architecture + key)
-
-    def own_per_layer(self, key: bytes) -> int | tuple[int, ...] | None:
-        value = self.raw.get(self.architecture + key)
-        if isinstance(value, tuple) and all(0 <= each <= _MAX_NUMBER for each in value):
-            return tuple(map(int, value)) or None
-        return self.own(key)
-
-    def flag(self, key: bytes) -> bool:
-        return self.raw.get(key) is True
-
-    def vocabulary(self) -> int | None:
-        """Return how many tokens there are."""
-        return self.own(b".vocab_size") or self.number(_TOKENS)
+    def by_field(self) -> dict[str, Any]:
+        """Return what is said, by the names of the fields of a `Header`: one pass over the keys that are there, for most of those that could be are not."""
+        said: dict[str, Any] = _NOTHING_SAID.copy()
+        own, tokens = len(self.architecture), None
+        for key, value in self.raw.items():
+            if (field := _FIELDS.get(key)) is not None:
+                said[field] = _READ[field](value)
+            elif key.startswith(self.architecture) and (field := _OWN_FIELDS.get(key[own:])) is not None:
+                said[field] = _per_layer(value) if field in _PER_LAYER_FIELDS else _number(value)
+            elif key == _TOKENS:
+                tokens = _number(value)
+        said["vocab_size"] = said["vocab_size"] or tokens
+        return said
 
     def alignment(self) -> int | None:
         """Return what tensors are aligned to, in bytes; None where it is said and cannot be."""
