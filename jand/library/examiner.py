@@ -110,7 +110,7 @@ class Examiner:
         stamp = read_stamp(root.path, entry, lasting=True)
         scan = None
         if key not in self._picture.scans:
-            if not self._is_entry(tree, root, entry, stamp):
+            if not self._is_entry(tree, entry, stamp):
                 return None, False
             scan = self._memory.recall(tree, entry, stamp)
         if scan is None:
@@ -126,14 +126,13 @@ class Examiner:
             found.path for found in scan.models
         }
 
-    def _is_entry(self, tree: Tree, root: Root, entry: str, stamp: EntryStamp | None) -> bool:
+    def _is_entry(self, tree: Tree, entry: str, stamp: EntryStamp | None) -> bool:
         """Whether a name that was only heard of is an entry: a folder of a lasting name, or a link that scans count as one."""
         if entry == LOOSE:
             return True
-        if stamp is not None:
-            return not is_temporary(entry)
-        path = f"{root.path}/{entry}"
-        return os.path.islink(path) and not os.path.exists(path) and entry in self._list_entries(tree)  # noqa: PTH110, PTH114 - text
+        if stamp is None or is_temporary(entry):
+            return False
+        return not stamp.dangling or entry in self._list_entries(tree)
 
     def _scan(self, key: Key, tree: Tree) -> EntryScan:
         try:

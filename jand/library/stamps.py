@@ -36,7 +36,7 @@ class EntryStamp:
     *lasting* says the same as *value*, but also to later processes, where that was asked for; it is "" where it proves nothing, because of links or of something that changed a moment ago.
 
     *targets* are the real paths to which its links lead, *crossings* the first folder on each other file system; *shared* says that one of its files has another
-    name somewhere, through which it may be written to without an event here.
+    name somewhere, through which it may be written to without an event here. *dangling*: it is itself a link that leads nowhere.
     """
 
     value: int
@@ -45,6 +45,7 @@ class EntryStamp:
     crossings: tuple[str, ...] = ()
     shared: bool = False
     lasting: str = field(default="", compare=False)
+    dangling: bool = False
 
     @property
     def needs_polling(self) -> bool:
@@ -62,6 +63,7 @@ class _Walk:
     devices: set[int] = field(default_factory=set)
     seen: set[tuple[int, int]] = field(default_factory=set)
     shared: bool = False
+    dangling: bool = False
     newest_ns: int = 0
 
     def stamp(self, *, lasting: bool) -> EntryStamp:
@@ -73,6 +75,7 @@ class _Walk:
             tuple(self.crossings),
             self.shared,
             self._digest() if lasting and self._proves() else "",
+            self.dangling,
         )
 
     def _proves(self) -> bool:
@@ -116,7 +119,12 @@ def _note_entry(walk: _Walk, path: str, name: str) -> None:
     linked = stat.S_ISLNK(found.st_mode)
     if linked:
         walk.targets.add(os.path.realpath(path))
-        found = os.stat(path)  # noqa: PTH116
+        try:
+            found = os.stat(path)  # noqa: PTH116
+        except OSError as error:
+            walk.dangling = True
+            walk.facts.append((name, found.st_ino, found.st_ctime_ns, error.errno or 0))
+            return
     if not stat.S_ISDIR(found.st_mode):
         raise NotADirectoryError(path)
     _note_folder(walk, path, found, name, depth=0, linked=linked)

@@ -230,6 +230,8 @@ class Supervisor:
         for each in troubles:
             self._health.recovering[each] = self._health.recovering.get(each, 0) + 1
         self._health.alarms.clear()
+        if troubles:
+            self._reports.changed()
         self._health.refusal = await self._open_watch(root)
         if troubles:
             self._rebuilds += 1

@@ -430,6 +430,18 @@ async def test_the_target_of_a_dangling_link_comes_back(
     await watched.until_models()
 
 
+async def test_a_link_that_is_there_before_its_target(watched: Watched, root: Path, outside: Path) -> None:
+    for name in ("early", "early.gguf"):
+        (root / name).symlink_to(outside / name)
+    await until(lambda: ("models", "early") in watched.picture)
+    assert ("models", "early.gguf") not in watched.picture
+    add_model(outside / "early")
+    bare_header(outside / "early.gguf")
+    await watched.until_models("models/early/model.json")
+    await until(lambda: watched.picture["models", ""].bare)
+    await watched.until_true_to_disk()
+
+
 async def test_a_write_through_another_name_of_the_file(watched: Watched, root: Path, outside: Path) -> None:
     """W14: no event comes for that, since the other name lies in no watched folder."""
     other = add_model(outside, description="before")

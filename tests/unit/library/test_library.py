@@ -131,7 +131,7 @@ async def test_a_watch_that_reports_no_cookie_is_replaced_and_polled(root: Path,
     async with watching(root, settings=quick(poll_s=0.2), observer=stage.make) as watched:
         add_model(root / "phi")
         await until(lambda: len(stage.observers) >= 2, what="another observer")
-        assert "watch-silent" in watched.codes_so_far
+        await until(lambda: "watch-silent" in watched.codes_so_far)
         await watched.until_models("models/phi/model.json")
 
 

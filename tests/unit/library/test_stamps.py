@@ -90,8 +90,20 @@ def test_our_own_names_leave_no_trace(root: Path) -> None:
 def test_what_is_no_entry_has_no_stamp(root: Path) -> None:
     (root / "nowhere").symlink_to("/nowhere/at/all")
     found = list(read_stamps(str(root), ["loose.json", "missing", "nowhere", "phi"]))
-    assert [each is None for each in found] == [True, True, True, False]
+    assert [each is None for each in found] == [True, True, False, False]
     assert list(read_stamps(str(root / "missing"), [LOOSE, "phi"])) == [None, None]
+
+
+def test_a_link_that_leads_nowhere_is_looked_at_until_it_leads_somewhere(root: Path, tmp_path: Path) -> None:
+    (root / "link").symlink_to(tmp_path / "far")
+    before = stamp(root, "link")
+    assert before.dangling
+    assert before.needs_polling
+    assert before.targets == (str(tmp_path / "far"),)
+    assert stamp(root, "link") == before
+    (tmp_path / "far").mkdir()
+    assert stamp(root, "link").value != before.value
+    assert not stamp(root, "link").dangling
 
 
 def test_the_folders_that_a_watch_must_hold(root: Path, tmp_path: Path) -> None:
