@@ -399,7 +399,8 @@ TENSORS = st.lists(
 
 
 @given(
-    values=st.dictionaries(st.binary(min_size=1, max_size=40), VALUES, max_size=12),
+    # No key that means something: hypothesis picks those up from the reader's own constants.
+    values=st.dictionaries(st.binary(max_size=40).map(lambda rest: b"x." + rest), VALUES, max_size=12),
     tensors=TENSORS,
     version=st.sampled_from([2, 3]),
     big=st.booleans(),
@@ -408,7 +409,6 @@ TENSORS = st.lists(
 def test_whatever_is_written_by_the_rules_is_read(
     values: dict[bytes, Value], tensors: list[Tensor], version: int, alignment: int, *, big: bool
 ) -> None:
-    values.pop(b"general.alignment", None)
     pairs: list[tuple[str | bytes, Value]] = [LLAMA, ("general.alignment", u32(alignment)), *values.items()]
     written = write(pairs, tensors, version=version, big=big, alignment=alignment)
     header = parse(written.whole)
