@@ -134,7 +134,8 @@ class _Conversation:
                 parts.append(text)
                 if self._streams:
                     _show(text)
-        _show("\n" if self._streams else "".join(parts) + "\n")
+        answer = "".join(parts)
+        _show(("" if self._streams else answer) + ("" if answer.endswith("\n") else "\n"))
 
 
 def _text_of(chunk: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+from typing_extensions import override
 
 from jand.download.plan import Plan
 from jand.errors import JandError, ModelExistsError, ModelNotFoundError
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jand.download.planner import SearchHit
+    from jand.lifecycle.events import Event
     from jand.lifecycle.offers import Offer
+    from jand.model.spec import Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +56,25 @@ class Asked:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
+class CountingLog(EventLog):
+    """*listeners* counts those who have begun to listen."""
+
+    listeners = 0
+
+    @override
+    async def subscribe(self, after_id: int | None = None, model: str | None = None) -> AsyncIterator[Event]:
+        self.listeners += 1
+        async for event in super().subscribe(after_id, model):
+            yield event
+
+
 class FakeManager:
     """Satisfies `api.ports.Manager`. *asked* lists the calls; *in_flight* counts requests within `use`."""
 
     def __init__(self) -> None:
         self.ready = asyncio.Event()
         self.ready.set()
-        self.events = EventLog(picture=self.list, first_id=100)
+        self.events = CountingLog(picture=self.list, first_id=100)
         self.tally = Tally()
         self.asked: list[Asked] = []
         self.in_flight = 0
@@ -155,17 +170,16 @@ class FakeManager:
 
     async def register(self, body: Mapping[str, Any]) -> Record:
         self._asked("register", **body)
-        if body["id"] in self._records:
-            raise ModelExistsError(f'cannot register "{body["id"]}": there is one already', param="id")
-        fields = {name: value for name, value in body.items() if name != "id"}
-        return self.add(body["id"], spec=make_spec(**fields), state=PublicState.DOWNLOADING)
+        model_id = id_of(body)
+        if model_id in self._records:
+            raise ModelExistsError(f'cannot register "{model_id}": there is one already', param="id")
+        return self.add(model_id, spec=spec_of(body), state=PublicState.DOWNLOADING)
 
     async def preview(self, body: Mapping[str, Any]) -> Preview:
         self._asked("preview", **body)
-        fields = {name: value for name, value in body.items() if name != "id"}
-        model_id = body.get("id", "new")
-        exists = model_id in self._records
-        return Preview(model_id, f"models/{model_id}/{model_id}.json", make_spec(**fields), self.plan, exists)
+        model_id = id_of(body)
+        path = f"models/{model_id}/{model_id}.json"
+        return Preview(model_id, path, spec_of(body), self.plan, exists=model_id in self._records)
 
     async def copy(self, model_id: str, body: Mapping[str, Any]) -> Record:
         record = self.get(model_id)
@@ -228,3 +242,11 @@ class FakeManager:
             yield Upstream(self._session, self.upstream_url, self.upstream_headers, self.upstream_name or record.id)
         finally:
             self.in_flight -= 1
+
+
+def id_of(body: Mapping[str, Any]) -> str:
+    return str(body.get("id") or body.get("catalog") or "new")
+
+
+def spec_of(body: Mapping[str, Any]) -> Spec:
+    return make_spec(**{name: value for name, value in body.items() if name not in {"id", "catalog"}})
