@@ -111,7 +111,8 @@ class Reusing:
 
     def recall(self, actor: Actor) -> None:
         """Let the model's details say where its binaries are from, also after a restart."""
-        actor.remark(reused=self._recall(actor.found))
+        if (reused := self._recall(actor.found)) != actor.reused:
+            actor.remark(reused=reused)
 
     def _recall(self, found: Found) -> dict[str, Taken]:
         known = self._notes.find(REUSED, found.path)
