@@ -21,7 +21,7 @@ from jand.lifecycle.offers import Offer
 from jand.model.problem import ErrorNote
 from jand.model.record import FileProgress, FileRecord, Progress, PublicState
 from tests.fakes.api import ServedApi
-from tests.fakes.manager import FakeManager
+from tests.fakes.manager import CountingLog, FakeManager
 from tests.fakes.records import make_spec
 from tests.fakes.shell import JAND, Shell
 from tests.fakes.waiting import until
@@ -327,7 +327,9 @@ async def test_a_download_is_halted_and_gone_on_with(manager: FakeManager, shell
 
 async def test_events_are_a_readable_feed_and_as_json_a_line_each(manager: FakeManager, shell: Shell) -> None:
     feeds = [await begin(shell, "events", *options) for options in ((), ("--json",), ("--model", "b"))]
-    await until(lambda: manager.events.listeners == 3, 20, what="the listeners")
+    log = manager.events
+    assert isinstance(log, CountingLog)
+    await until(lambda: log.listeners == 3, 20, what="the listeners")
     manager.add("a", state=PublicState.DOWNLOADING)
     for done in (1_000_000_000, 1_100_000_000, 1_200_000_000):
         manager.change("a", "model.progress", **coming(done))

@@ -148,7 +148,7 @@ async def test_a_json_alone_is_registered_at_once_fetched_and_can_be_started(hub
 async def test_what_is_to_come_is_shown_with_size_and_digest_and_progress_is_told_at_most_ten_times_a_second(
     hub: FakeHub, tmp_path: Path
 ) -> None:
-    hub.rate = SLOW
+    hub.rate = 2 * SLOW
     async with daemon_at(hub, tmp_path) as daemon, events_of(daemon, "noise") as told_until_downloaded:
         began = asyncio.get_running_loop().time()
         drop(daemon, download_url=NAME)
@@ -333,48 +333,39 @@ async def test_a_digest_that_a_person_gives_is_held_to(hub: FakeHub, tmp_path: P
     assert (folder / "some.gguf").exists() is right
 
 
-async def test_a_gated_repository_says_what_to_do(hub: FakeHub, tmp_path: Path) -> None:
-    hub.repos[REPO].gated = True
-    async with daemon_at(hub, tmp_path) as daemon:
-        drop(daemon, download_url=NAME)
-        error = await until_error(daemon)
-        refused = await daemon.call("PUT", "/v1/models/noise/start", status=503)
-
-    assert error["code"] == "hub-gated"
-    assert "accept the terms at https://huggingface.co/somebody/noise-GGUF" in error["hint"]
-    assert "HF_TOKEN" in error["hint"]
-    assert refused["error"]["code"] == "model-downloading"
-    assert "gated" in refused["error"]["message"]
-
-
-async def test_a_hub_that_is_down_is_an_error_with_the_time_of_the_next_try(tmp_path: Path) -> None:
-    async with FakeHub() as hub:
-        hub.add(REPO, {NAME: CONTENT})
-        hub.faults.append(Fault("api", times=None, close=True))
-        async with daemon_at(hub, tmp_path) as daemon:
-            drop(daemon)
-            error = await until_error(daemon)
-            assert error["code"] == "hub-unavailable"
-            assert 1 <= error["retry_at"] - error["at"] <= 3600
-            hub.faults.clear()
-            await daemon.call("PUT", "/v1/models/noise/resume")
-            await daemon.until_state("noise", "downloaded")
-            assert (await model_of(daemon))["error"] is None
-
-
-async def test_an_error_goes_when_the_json_is_corrected_or_the_file_comes_otherwise(
+async def test_what_keeps_a_download_from_coming_is_told_and_over_when_its_cause_is(
     hub: FakeHub, tmp_path: Path
 ) -> None:
+    """A hub that is down, a gated repository, one that is not there, a file that comes otherwise: each model has its own error, and none of them for ever."""
+    hub.add("some/gated-GGUF", {NAME: CONTENT}).gated = True
+    hub.add("some/down-GGUF", {NAME: CONTENT})
+    hub.faults.append(Fault("api", "some/down-GGUF", times=None, close=True))
     async with daemon_at(hub, tmp_path) as daemon:
-        drop(daemon, "one", origin="no/such")
-        two = drop(daemon, "two", download_url="none.gguf")
-        assert (await until_error(daemon, "one"))["code"] == "hub-not-found"
-        assert (await until_error(daemon, "two"))["code"] == "hub-not-found"
-        drop(daemon, "one")
-        (two / "none.gguf").write_bytes(CONTENT)
-        for name in ("one", "two"):
+        drop(daemon, "down", origin="some/down-GGUF")
+        drop(daemon, "gated", origin="some/gated-GGUF", download_url=NAME)
+        drop(daemon, "wrong", origin="no/such")
+        by_hand = drop(daemon, "by-hand", download_url="none.gguf")
+        errors = {name: await until_error(daemon, name) for name in ("gated", "wrong", "by-hand", "down")}
+        refused = await daemon.call("PUT", "/v1/models/gated/start", status=503)
+
+        hub.faults.clear()
+        hub.repos["some/gated-GGUF"].gated = False
+        for name in ("down", "gated"):
+            await daemon.call("PUT", f"/v1/models/{name}/resume")
+        drop(daemon, "wrong")
+        (by_hand / "none.gguf").write_bytes(CONTENT)
+        for name in errors:
             await daemon.until_state(name, "downloaded")
             assert (await model_of(daemon, name))["error"] is None
+
+    assert errors["gated"]["code"] == "hub-gated"
+    assert "accept the terms at https://huggingface.co/some/gated-GGUF" in errors["gated"]["hint"]
+    assert "HF_TOKEN" in errors["gated"]["hint"]
+    assert (errors["wrong"]["code"], errors["by-hand"]["code"]) == ("hub-not-found", "hub-not-found")
+    assert errors["down"]["code"] == "hub-unavailable"
+    assert all(1 <= error["retry_at"] - error["at"] <= 3600 for error in errors.values())
+    assert refused["error"]["code"] == "model-downloading"
+    assert "gated" in refused["error"]["message"]
 
 
 async def test_a_paused_download_stands_still_also_through_a_restart_and_goes_on(hub: FakeHub, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class FakeManager:
     def __init__(self) -> None:
         self.ready = asyncio.Event()
         self.ready.set()
-        self.events = CountingLog(picture=self.list, first_id=100)
+        self.events: EventLog = CountingLog(picture=self.list, first_id=100)
         self.tally = Tally()
         self.asked: list[Asked] = []
         self.in_flight = 0
