@@ -240,6 +240,8 @@ class Fetching:
         # What no scan takes for a binary of the model was fetched all the same, and is not waited for.
         self._note_coming(actor, ())
         self.consider(actor)
+        # Where that was all, this task was just cancelled, which is to be felt before anything is called an error.
+        await asyncio.sleep(0)
         raise not_recognised(actor, job)
 
     async def _fetch(self, actor: Actor, job: Job) -> None:

@@ -130,3 +130,29 @@ def test_a_folder_behind_a_link_is_not_touched(tree: Path, tmp_path: Path) -> No
     with pytest.raises(NotPossibleError):
         delete(found, [], tree)
     assert {path.name for path in outside.iterdir()} == {"a.json", "one.gguf"}
+
+
+def test_what_a_download_completed_just_now_goes_too_unless_somebody_else_waits_for_it(
+    tree: Path, tmp_path: Path
+) -> None:
+    """No scan has seen those files yet."""
+    found = lay_out(tree, "a/a.json", ["one.gguf"])
+    other = lay_out(tree, "a/b.json", [])
+    waiting = Found(other.path, other.folder, other.place, other.spec, other.stamp, missing=("shared.gguf",))
+    elsewhere = Found(
+        "models/c/c.json", "models/c", str(tree / "c"), other.spec, other.stamp, missing=("sub/two.gguf",)
+    )
+    (tree / "a" / "sub").mkdir()
+    for name in ("sub/two.gguf", "shared.gguf"):
+        (tree / "a" / name).write_bytes(b"weights")
+    (tmp_path / "precious.gguf").write_bytes(b"weights")
+    (tree / "a" / "link.gguf").symlink_to(tmp_path / "precious.gguf")
+    fetched = ("one.gguf", "sub/two.gguf", "shared.gguf", "link.gguf", "not-yet.gguf")
+
+    kept = deletion.plan(found, [waiting, elsewhere], tree, keep_files=True, fetched=fetched)
+    planned = deletion.plan(found, [waiting, elsewhere], tree, keep_files=False, fetched=fetched)
+    done = deletion.carry_out("a", planned)
+
+    assert kept.fetched == ()
+    assert done.removed == ("a.json", "one.gguf", "sub/two.gguf")
+    assert sorted(path.name for path in (tree / "a").iterdir()) == ["b.json", "link.gguf", "shared.gguf"]
