@@ -5,12 +5,16 @@ Temporary file in the same directory, fsync, rename, fsync of the directory: wit
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""How FAT, exFAT and some FUSE file systems say that they have no hard links."""
 
 
 def write(path: Path, content: bytes, *, replace: bool = False, mode: int = 0o644) -> None:
@@ -28,11 +32,24 @@ def write(path: Path, content: bytes, *, replace: bool = False, mode: int = 0o64
         if replace:
             temporary.replace(path)
         else:
-            # A link is the portable rename that refuses to replace.
-            path.hardlink_to(temporary)
+            _link(temporary, path, content)
     finally:
         temporary.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def _link(temporary: Path, path: Path, content: bytes) -> None:
+    """Give *temporary* its name: a link is the portable rename that refuses to replace."""
+    try:
+        path.hardlink_to(temporary)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Whoever looks meanwhile sees a file that is arriving.
+        with path.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def sync_directory(directory: Path) -> None:

@@ -6,7 +6,6 @@ nothing is ever fetched for such a model, and its `download_url` names the files
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import replace
 from itertools import count
@@ -50,7 +49,7 @@ def adopt(bare: BareBinary) -> Path | None:
         log.warning("binary not adopted", path=str(path), reason="its name cannot be written into a JSON")
         return None
     try:
-        _write(path, text)
+        atomic.write(path, text)
     except FileExistsError:
         return None
     except OSError as error:
@@ -229,16 +228,3 @@ def _compose(bare: BareBinary, path: Path) -> bytes | None:
         if read.spec is not None and not read.problems:
             return text
     return None
-
-
-def _write(path: Path, text: bytes) -> None:
-    try:
-        atomic.write(path, text)
-    except OSError as error:
-        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
-            raise
-        # FAT, exFAT and some FUSE file systems have no hard links. Whoever looks meanwhile sees a JSON that is arriving.
-        with path.open("xb") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())

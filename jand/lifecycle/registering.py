@@ -18,7 +18,7 @@ from jand.download.repository import find_hub_address, parse_reference
 from jand.errors import BadOriginError, BadRequestError, ModelExistsError, ModelNotFoundError, NotPossibleError
 from jand.library import generated
 from jand.library.findings import Role
-from jand.model import complaints
+from jand.model import complaints, secrets
 from jand.model.document import parse, to_json
 from jand.model.filenames import is_repository_json, is_temporary
 from jand.model.filenames import parse_reference as parse_location
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 SAFE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """What a file or folder made from a request may be called; `fullmatch` alone, since `$` also matches before a final newline."""
+
+SECRET_MODE: Final = 0o600
+OPEN_MODE: Final = 0o644
 
 _UNSAFE_RUN: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _GGUF_WORD: Final = re.compile(r"[-_.]gguf$", re.IGNORECASE)
@@ -222,7 +225,7 @@ def _text_of(draft: Draft) -> bytes:
 
 
 def write(draft: Draft) -> None:
-    """Write the JSON (blocks for disk I/O). Raises ModelExistsError where the file is there, NotPossibleError where the disk refuses or the folder is a link."""
+    """Write the JSON (blocks for disk I/O), for its owner alone where there is a key in it. Raises ModelExistsError where the file is there, NotPossibleError where the disk refuses or the folder is a link."""
     made = False
     try:
         with contextlib.suppress(FileExistsError):
@@ -231,7 +234,8 @@ def write(draft: Draft) -> None:
         if draft.directory.is_symlink():
             message = f"cannot write {draft.path}: its folder is a link"
             raise NotPossibleError(message, hint='choose another "folder"; nothing is written through a link')
-        atomic.write(draft.directory / draft.name, _text_of(draft))
+        mode = SECRET_MODE if any(secrets.find(dict(draft.data))) else OPEN_MODE
+        atomic.write(draft.directory / draft.name, _text_of(draft), mode=mode)
     except FileExistsError as error:
         raise exists(draft) from error
     except OSError as error:

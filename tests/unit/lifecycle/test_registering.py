@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,17 @@ def test_a_draft_is_written_as_a_json_that_reads_back_without_complaint(tmp_path
     assert document.spec is not None
     assert document.spec.id == "m"
     assert [path.name for path in (tmp_path / "m").iterdir()] == ["m.json"]
+
+
+@pytest.mark.parametrize(("key", "mode"), [("sk-0123456789abcdef", 0o600), ("env:OPENAI_API_KEY", 0o644)])
+def test_a_json_with_a_key_in_it_is_for_its_owner_alone(tmp_path: Path, key: str, mode: int) -> None:
+    before = os.umask(0o022)
+    try:
+        write(made(tmp_path / "m", parameters={"init": {"API-KEY": key}}))
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "m" / "m.json").stat().st_mode & 0o777 == mode
 
 
 def test_an_existing_file_is_never_written_over(tmp_path: Path) -> None:
