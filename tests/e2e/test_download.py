@@ -294,43 +294,35 @@ async def test_a_person_who_copies_the_binary_in_wins(hub: FakeHub, tmp_path: Pa
     assert (model["error"], model["progress"], model["files"][0]["sha256"]) == (None, None, None)
 
 
-async def test_a_wrong_hash_is_an_error_of_the_model_and_never_gets_the_final_name(
-    hub: FakeHub, tmp_path: Path
-) -> None:
-    hub.faults.append(Fault("cdn", times=None, flip_at=5 * MIB))
+async def test_wrong_bytes_are_an_error_of_the_model_and_never_get_the_final_name(hub: FakeHub, tmp_path: Path) -> None:
+    """Whether the hub states the digest or a person does, who is held to it for a file of any server too."""
+    other = noise(4 * MIB, 1)
+    hub.plain["/files/some.gguf"] = HubFile(other)
+    some = f"{hub.storage}/files/some.gguf"
+    hub.faults.append(Fault("cdn", REPO, times=None, flip_at=5 * MIB))
     async with daemon_at(hub, tmp_path) as daemon:
-        folder = drop(daemon, download_url=NAME)
-        error = await until_error(daemon)
-        assert not (folder / NAME).exists()
-        assert list(folder.rglob("*.part")) == []
-        assert len(hub.seen("cdn")) == 2, "fetched again at most once"
+        flipped = drop(daemon, "flipped", download_url=NAME)
+        demanded = drop(daemon, "demanded", download_url=some, metadata={"sha256": digest_of(b"another")})
+        drop(daemon, "right", download_url=some, metadata={"sha256": digest_of(other)})
+        errors = {name: await until_error(daemon, name) for name in ("flipped", "demanded")}
+        await daemon.until_state("right", "downloaded")
+        right = await model_of(daemon, "right")
+        assert [path.name for folder in (flipped, demanded) for path in folder.rglob("*") if path.is_file()] == [
+            "flipped.json",
+            "demanded.json",
+        ]
+        assert len(hub.seen("cdn", REPO)) == 2, "fetched again at most once"
+
         hub.faults.clear()
-        await daemon.call("PUT", "/v1/models/noise/resume")
-        await daemon.until_state("noise", "downloaded")
-        model = await model_of(daemon)
+        await daemon.call("PUT", "/v1/models/flipped/resume")
+        await daemon.until_state("flipped", "downloaded")
+        assert (await model_of(daemon, "flipped"))["error"] is None
 
-    assert error["code"] == "bad-digest"
-    assert digest_of(CONTENT) in error["message"]
-    assert error["retry_at"] > error["at"]
-    assert model["error"] is None
-
-
-@pytest.mark.parametrize("right", [True, False])
-async def test_a_digest_that_a_person_gives_is_held_to(hub: FakeHub, tmp_path: Path, *, right: bool) -> None:
-    """Of a file from any server, which states none itself."""
-    hub.plain["/files/some.gguf"] = HubFile(CONTENT)
-    digest = digest_of(CONTENT) if right else digest_of(b"other")
-    async with daemon_at(hub, tmp_path) as daemon:
-        folder = drop(daemon, download_url=f"{hub.storage}/files/some.gguf", metadata={"sha256": digest})
-        if right:
-            await daemon.until_state("noise", "downloaded")
-            assert (await model_of(daemon))["files"][0]["sha256"] == digest
-        else:
-            error = await until_error(daemon)
-            assert error["code"] == "bad-digest"
-            assert digest in error["message"]
-
-    assert (folder / "some.gguf").exists() is right
+    assert errors["flipped"]["code"] == errors["demanded"]["code"] == "bad-digest"
+    assert digest_of(CONTENT) in errors["flipped"]["message"]
+    assert digest_of(b"another") in errors["demanded"]["message"]
+    assert all(error["retry_at"] > error["at"] for error in errors.values())
+    assert right["files"][0]["sha256"] == digest_of(other)
 
 
 async def test_what_keeps_a_download_from_coming_is_told_and_over_when_its_cause_is(
