@@ -229,11 +229,13 @@ async def test_an_entry_settles_when_nothing_has_changed_for_long_enough(
     add_model(root / "phi")
     stage.report(events.DirCreatedEvent(f"{root}/phi"))
     waiting = asyncio.ensure_future(watched.library.wait_settled("models", "phi"))
+    touched_at = time.monotonic()
     for _ in range(5):
         await asyncio.sleep(0.1)
-        assert not waiting.done()
+        if waiting.done():  # only where this loop itself was held up for so long
+            break
         stage.report(events.FileModifiedEvent(f"{root}/phi/.model.part"))
-    touched_at = time.monotonic()
+        touched_at = time.monotonic()
     await waiting
     assert time.monotonic() - touched_at >= 0.19
 
