@@ -45,13 +45,15 @@ from jand.lifecycle.remotes import RemoteModels, by_engine
 from jand.lifecycle.tally import Tally
 from jand.lifecycle.workers import LocalWorkers
 from jand.paths import Janroot, shipped_example
-from jand.service.lock import RootLock
-from jand.service.notify import Notifier
+from jand.service.lock import PidFile, RootLock
+from jand.service.notify import Both, Notifier
 from jand.tasks import TaskSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from jand.log import Logs
+    from jand.service.notify import Listener
     from jand.settings import Loaded, Settings
 
 log = structlog.get_logger(__name__)
@@ -63,27 +65,32 @@ SPARING_S: Final = 60.0
 """For how long the first scan goes without the garbage collector: a disk that hangs must not keep it off for ever."""
 
 
-async def run(loaded: Loaded) -> int:
-    """Serve until SIGTERM or SIGINT and return the exit status 0.
+async def run(loaded: Loaded, logs: Logs, *listeners: Listener) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit status 0; tell *listeners*, as systemd, how it goes.
 
     Raises RootLockedError, SocketInUseError and SettingsError before anything was changed that another daemon uses.
     """
     settings = loaded.settings
     root = Janroot(settings.root)
-    notifier = Notifier(os.environ)
+    notifier = Both(Notifier(os.environ), *listeners)
     lock = RootLock(root.own)
     lock.acquire()
+    pid_file = PidFile(settings.pid_file) if settings.pid_file is not None else None
     try:
+        if pid_file is not None:
+            pid_file.acquire()
         root.models.mkdir(parents=True, exist_ok=True)
         ignore_lease_signal()
         with _worker_directory() as directory:
             await _serve(settings, root, directory, notifier)
     finally:
+        if pid_file is not None:
+            pid_file.release()
         lock.release()
     return 0
 
 
-async def _serve(settings: Settings, root: Janroot, directory: Path, notifier: Notifier) -> None:
+async def _serve(settings: Settings, root: Janroot, directory: Path, notifier: Listener) -> None:
     budget = settings.memory_budget or (await asyncio.to_thread(hardware.measure)).memory_budget
     manager = _build_manager(settings, root, directory, budget)
     signals = _Signals()
@@ -130,7 +137,7 @@ def _version_facts() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
 
 
-async def _say_ready(manager: Manager, notifier: Notifier) -> None:
+async def _say_ready(manager: Manager, notifier: Listener) -> None:
     await manager.ready.wait()
     notifier.send("READY=1", f"STATUS={len(manager.list())} models")
 

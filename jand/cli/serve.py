@@ -1,14 +1,23 @@
-"""`jand serve`: the daemon in the foreground. Its flags are settings; everything else about them stands in jand.settings."""
+"""`jand serve`: the daemon in the foreground, or detached from the terminal. Its flags are settings; everything else about them stands in jand.settings."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+import os
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jand import log
+from jand.cli import errors
+from jand.cli.output import say
 from jand.cli.verbs import described
+from jand.service.logfile import open_log
 from jand.settings import load
+
+if TYPE_CHECKING:
+    from jand.service.notify import Listener
+    from jand.settings import Loaded
 
 app = typer.Typer()
 
@@ -24,6 +33,7 @@ def _flag(name: str, metavar: str, text: str) -> Any:
         "jand serve",
         "jand serve --root /srv/janroot --log-format json",
         "jand serve --listen 127.0.0.1:1337",
+        "jand serve --detach",
         more="Every flag is a setting; jand config lists them all.",
     ),
 )
@@ -68,13 +78,55 @@ def serve(
     ] = None,
     log_level: Annotated[str | None, _flag("--log-level", "LEVEL", "debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, _flag("--log-format", "FORMAT", "auto, text or json.")] = None,
+    log_file: Annotated[str | None, _flag("--log-file", "FILE", "Write the log there.")] = None,
+    log_max_bytes: Annotated[
+        str | None, _flag("--log-max-bytes", "BYTES", "Size at which the log file rotates.")
+    ] = None,
+    log_keep: Annotated[str | None, _flag("--log-keep", "NUMBER", "How many rotated log files are kept.")] = None,
+    pid_file: Annotated[str | None, _flag("--pid-file", "FILE", "Write the pid there too, and lock it.")] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return once the daemon serves, and leave it in the background.")
+    ] = False,
 ) -> int:
-    loaded = load(dict(locals()))
+    flags = dict(locals())
+    del flags["detach"]
+    loaded = load(flags)
+    if loaded.settings.token is not None:
+        log.SECRETS.add([loaded.settings.token.get_secret_value()])
+    if detach:
+        return _serve_detached(loaded)
+    if loaded.settings.log_file is None:
+        return _serve(loaded, None)
+    return _serve(loaded, open_log(loaded.settings.log_file, loaded.settings))
 
-    from jand import daemon, log  # noqa: PLC0415 - all of the daemon, which the help of every verb would wait for
+
+def _serve(loaded: Loaded, log_file: log.LogFile | None, *listeners: Listener) -> int:
+    from jand import daemon  # noqa: PLC0415 - all of the daemon, which the help of every verb would wait for
 
     settings = loaded.settings
-    if settings.token is not None:
-        log.SECRETS.add([settings.token.get_secret_value()])
-    with log.logging_to(level=settings.log_level, form=settings.log_format):
-        return asyncio.run(daemon.run(loaded))
+    with log.logging_to(
+        log_file,
+        level=settings.log_level,
+        form=settings.log_format,
+        journal_stream=os.environ.get("JOURNAL_STREAM", ""),
+    ) as logs:
+        return asyncio.run(daemon.run(loaded, logs, *listeners))
+
+
+def _serve_detached(loaded: Loaded) -> int:
+    """Serve in a process of its own. Returns at the terminal when that one is ready or has failed, and there when it ends."""
+    from jand.service import detach as detaching  # noqa: PLC0415 - python-daemon, which only --detach needs
+
+    detaching.check_allowed(os.environ, pid=os.getpid(), parent=os.getppid())
+    outcome = detaching.run_detached(
+        lambda report, log_file: _serve(loaded, log_file, report),
+        loaded.settings,
+        explain=lambda error: (error.message, error.hint, errors.status_of(error)),
+    )
+    if isinstance(outcome, int):
+        return outcome
+    if outcome.message:
+        raise errors.Failure(outcome.message, hint=outcome.hint, status=outcome.status)
+    facts = outcome.facts
+    say(f"serving {facts['root']} (pid {facts['pid']}, socket {facts['socket']}, log {facts['log']})")
+    return outcome.status

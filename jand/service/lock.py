@@ -1,6 +1,7 @@
-"""One daemon for each root: a lock that the kernel frees with the process, however it ends.
+"""Pid files that are locks: one daemon for each root, and the pid for whoever looks for it.
 
-The file stays when the daemon goes (removing it would let two daemons lock two files of one name); only the lock on it counts, never that it is there.
+The kernel frees the lock with the process, however it ends. The file stays when the daemon goes, emptied (removing it would let two daemons lock two files of one name); only the lock on it
+counts, never that it is there.
 """
 
 from __future__ import annotations
@@ -8,29 +9,34 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from typing_extensions import override
 
 from jand.errors import RootLockedError, SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jand.errors import JandError
 
-class RootLock:
-    """The lock of the root whose own directory is *own*; held until `release` or the end of the process."""
+FILE_NAME: Final = "jand.pid"
 
-    def __init__(self, own: Path) -> None:
-        self._path = own / "lock"
+
+class PidFile:
+    """The file *path*, which holds our pid and our lock from `acquire` to `release` or the end of the process; others may read it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock. RootLockedError with the pid of the daemon that holds it; SettingsError where the root cannot be written."""
+        """Write the pid and take the lock. RootLockedError with the pid of who holds it; SettingsError where *path* cannot be written."""
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
-            message = f"cannot serve {self._path.parent.parent}: {error.strerror}: {error.filename}"
-            raise SettingsError(message, hint="choose a root that you can write: --root DIR", param="root") from error
+            raise self._unusable(error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -38,11 +44,7 @@ class RootLock:
             os.close(descriptor)
             if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
                 raise
-            who = f"another daemon (pid {pid}) serves it" if pid else "another daemon serves it"
-            message = f"cannot serve {self._path.parent.parent}: {who}"
-            raise RootLockedError(
-                message, hint="use that one (jand status), stop it, or choose another --root", pid=pid
-            ) from error
+            raise self._taken(pid) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._descriptor = descriptor
@@ -52,3 +54,40 @@ class RootLock:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
+
+    def _unusable(self, error: OSError) -> JandError:
+        return SettingsError(
+            f"cannot write pid_file {self.path}: {error.strerror}", hint="choose another one", param="pid_file"
+        )
+
+    def _taken(self, pid: str) -> JandError:
+        return RootLockedError(
+            f"cannot use pid_file {self.path}: another daemon{f' (pid {pid})' if pid else ''} holds it",
+            hint="stop that one, or choose another pid_file",
+            pid=pid,
+        )
+
+
+class RootLock(PidFile):
+    """The lock of the root whose own directory is *own*."""
+
+    def __init__(self, own: Path) -> None:
+        super().__init__(own / FILE_NAME)
+        self._root = own.parent
+
+    @override
+    def _unusable(self, error: OSError) -> JandError:
+        return SettingsError(
+            f"cannot serve {self._root}: {error.strerror}: {error.filename}",
+            hint="choose a root that you can write: --root DIR",
+            param="root",
+        )
+
+    @override
+    def _taken(self, pid: str) -> JandError:
+        who = f"another daemon (pid {pid}) serves it" if pid else "another daemon serves it"
+        return RootLockedError(
+            f"cannot serve {self._root}: {who}",
+            hint="use that one (jand status), stop it, or choose another --root",
+            pid=pid,
+        )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from jand.settings.layers import Given, Key, dotted
 from jand.settings.schema import BUILT_IN_SECRETS, Settings, known_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pydantic_core import ErrorDetails
 
@@ -31,6 +32,12 @@ class Loaded:
 
     settings: Settings
     sources: Mapping[str, str]
+    again: Callable[[], Loaded] = field(repr=False, compare=False)
+    """Reads the settings once more, with the same flags, environment and working directory; raises as `load` does."""
+
+    def is_given(self, key: str) -> bool:
+        """Whether somebody gave *key* a value."""
+        return self.sources.get(key, DEFAULT) != DEFAULT
 
     def rows(self) -> Iterator[tuple[str, object, str]]:
         """Yield (dotted key, value, source) for every setting; secrets come masked, modes as octal text."""
@@ -64,34 +71,37 @@ def load(
     environ: Mapping[str, str] | None = None,
     *,
     places: Places | None = None,
+    directory: Path | None = None,
 ) -> Loaded:
-    """Return the settings that hold for a daemon started with *flags* (dotted keys; None means not given) in *environ*.
+    """Return the settings that hold for a daemon started with *flags* (dotted keys; None means not given) in *environ* and *directory* (the working directory).
 
     Raises SettingsError for an unknown key or a value that cannot be understood. Reads `<root>/jand.toml` and nothing else; makes nothing.
     """
     environ = os.environ if environ is None else environ
     places = places or Places.of(environ)
+    directory = directory or Path.cwd()
     given: dict[Key, Given] = {
         ("root",): Given(places.default_root(), DEFAULT),
         ("socket",): Given(places.default_socket(), DEFAULT),
     }
     outer = layers.from_environment(environ) | layers.from_flags(flags or {})
-    root = _root_of((given | outer)[("root",)], places)
+    root = _root_of((given | outer)[("root",)], places, directory)
     given |= layers.from_file(Janroot(root).settings_file) | outer
-    resolve = _Resolver(given, root, places)
+    resolve = _Resolver(given, root, places, directory)
     try:
         settings = Settings.model_validate(_nested(given), context={"resolve": resolve})
     except ValidationError as error:
         raise _as_settings_error(error, given) from error
-    return Loaded(settings, {dotted(key): value.place for key, value in given.items()})
+    again = functools.partial(load, flags, environ, places=places, directory=directory)
+    return Loaded(settings, {dotted(key): value.place for key, value in given.items()}, again)
 
 
-def _root_of(given: Given, places: Places) -> Path:
+def _root_of(given: Given, places: Places, directory: Path) -> Path:
     if not isinstance(given.value, str | Path):
         raise SettingsError(
             f"cannot use root ({given.place}): expected a path, found {_quoted(given.value)}", param="root"
         )
-    return places.absolute(Path(given.value), Path.cwd())
+    return places.absolute(Path(given.value), directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +109,12 @@ class _Resolver:
     given: Mapping[Key, Given]
     root: Path
     places: Places
+    directory: Path
 
     def __call__(self, field: str, path: Path) -> Path:
         given = self.given.get((field,))
         from_file = given is not None and given.from_file
-        return self.places.absolute(path, self.root if from_file else Path.cwd())
+        return self.places.absolute(path, self.root if from_file else self.directory)
 
 
 def _nested(given: Mapping[Key, Given]) -> dict[str, Any]:

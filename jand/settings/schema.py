@@ -248,7 +248,27 @@ class Settings(BaseModel):
         LogLevel.INFO, "debug, info, warning or error", "the least severe lines that are logged"
     )
     log_format: Annotated[LogFormat, BeforeValidator(_lower)] = _setting(
-        LogFormat.AUTO, "auto, text or json", "how log lines look; auto: text on a terminal, JSON lines elsewhere"
+        LogFormat.AUTO,
+        "auto, text or json",
+        "how log lines look; auto: text on a terminal, fields in systemd's journal, JSON lines elsewhere",
+    )
+    log_file: FullPath | None = _setting(
+        None,
+        "a path",
+        "write the log there and not to standard error; empty: `.jand/jand.log` with `--detach`, else standard error",
+    )
+    log_max_bytes: Whole = _setting(
+        10_000_000,
+        "a number of bytes from 4096",
+        "how large the log file becomes before it is renamed to `.1` and begun anew",
+        unit="bytes",
+        ge=4096,
+    )
+    log_keep: Whole = _setting(5, "a whole number from 0 to 1000", "how many renamed log files are kept", ge=0, le=1000)
+    pid_file: FullPath | None = _setting(
+        None,
+        "a path",
+        "write the pid there too, and hold a lock on it, beside `.jand/jand.pid` in the root",
     )
     download: Download = Download()
     secrets: dict[str, str] = _setting(

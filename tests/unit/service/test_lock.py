@@ -48,7 +48,7 @@ def test_a_killed_holder_leaves_the_root_free(tmp_path: Path) -> None:
         first.wait()
     lock = RootLock(tmp_path / ".jand")
     lock.acquire()
-    assert (tmp_path / ".jand" / "lock").read_text() == f"{os.getpid()}\n"
+    assert (tmp_path / ".jand" / "jand.pid").read_text() == f"{os.getpid()}\n"
     lock.release()
 
 
