@@ -26,6 +26,43 @@ def _flag(name: str, metavar: str, text: str) -> Any:
     return typer.Option(name, metavar=metavar, help=text)
 
 
+RootFlag = Annotated[
+    str | None, _flag("--root", "DIR", "The root; else JAND_ROOT, /janroot where it exists, ~/janroot.")
+]
+SocketFlag = Annotated[str | None, _flag("--socket", "PATH", "The control socket.")]
+ListenFlag = Annotated[str | None, _flag("--listen", "HOST:PORT", "Serve HTTP there too.")]
+TlsCertFlag = Annotated[str | None, _flag("--tls-cert", "FILE", "Certificate for --listen (PEM).")]
+TlsKeyFlag = Annotated[str | None, _flag("--tls-key", "FILE", "Private key for --listen (PEM).")]
+TokenFileFlag = Annotated[str | None, _flag("--token-file", "FILE", "File with the token that TCP clients must send.")]
+HostsFlag = Annotated[list[str] | None, _flag("--hosts", "NAME", "A name of this machine that TCP clients may use.")]
+OriginsFlag = Annotated[list[str] | None, _flag("--origins", "ORIGIN", "A web origin that may use the API.")]
+SocketModeFlag = Annotated[str | None, _flag("--socket-mode", "MODE", "Permissions of the socket, octal.")]
+SocketGroupFlag = Annotated[str | None, _flag("--socket-group", "GROUP", "Group that owns the socket.")]
+SettleFlag = Annotated[str | None, _flag("--settle", "SECONDS", "Quiet time before fetching and adopting.")]
+RescanFlag = Annotated[str | None, _flag("--rescan", "SECONDS", "Time between full scans.")]
+AdoptFlag = Annotated[bool | None, typer.Option("--adopt/--no-adopt", help="Write a JSON beside bare GGUFs.")]
+ReuseFlag = Annotated[bool | None, typer.Option("--reuse/--no-reuse", help="Link binaries that other programs have.")]
+ExtraModelsFlag = Annotated[list[str] | None, _flag("--extra-models", "DIR", "Another models folder, only read.")]
+StartOnRequestFlag = Annotated[
+    bool | None,
+    typer.Option("--start-on-request/--no-start-on-request", help="Start a model when it is asked for."),
+]
+KeepAliveFlag = Annotated[str | None, _flag("--keep-alive", "SECONDS", "How long a model stays without requests.")]
+RestoreFlag = Annotated[bool | None, typer.Option("--restore/--no-restore", help="Start what ran before.")]
+MemoryBudgetFlag = Annotated[str | None, _flag("--memory-budget", "BYTES", "Memory for all running models.")]
+StartTimeoutFlag = Annotated[str | None, _flag("--start-timeout", "SECONDS", "How long a load may take.")]
+StopTimeoutFlag = Annotated[str | None, _flag("--stop-timeout", "SECONDS", "How long answers may go on after a stop.")]
+LogLevelFlag = Annotated[str | None, _flag("--log-level", "LEVEL", "debug, info, warning or error.")]
+LogFormatFlag = Annotated[str | None, _flag("--log-format", "FORMAT", "auto, text or json.")]
+LogFileFlag = Annotated[str | None, _flag("--log-file", "FILE", "Write the log there.")]
+LogMaxBytesFlag = Annotated[str | None, _flag("--log-max-bytes", "BYTES", "Size at which the log file rotates.")]
+LogKeepFlag = Annotated[str | None, _flag("--log-keep", "NUMBER", "How many rotated log files are kept.")]
+PidFileFlag = Annotated[str | None, _flag("--pid-file", "FILE", "Write the pid there too, and lock it.")]
+DetachFlag = Annotated[
+    bool, typer.Option("--detach", help="Return once the daemon serves, and leave it in the background.")
+]
+
+
 @app.command(
     "serve",
     help=described(
@@ -38,55 +75,34 @@ def _flag(name: str, metavar: str, text: str) -> Any:
     ),
 )
 def serve(
-    root: Annotated[
-        str | None, _flag("--root", "DIR", "The root; else JAND_ROOT, /janroot where it exists, ~/janroot.")
-    ] = None,
-    socket: Annotated[str | None, _flag("--socket", "PATH", "The control socket.")] = None,
-    listen: Annotated[str | None, _flag("--listen", "HOST:PORT", "Serve HTTP there too.")] = None,
-    tls_cert: Annotated[str | None, _flag("--tls-cert", "FILE", "Certificate for --listen (PEM).")] = None,
-    tls_key: Annotated[str | None, _flag("--tls-key", "FILE", "Private key for --listen (PEM).")] = None,
-    token_file: Annotated[
-        str | None, _flag("--token-file", "FILE", "File with the token that TCP clients must send.")
-    ] = None,
-    hosts: Annotated[
-        list[str] | None, _flag("--hosts", "NAME", "A name of this machine that TCP clients may use.")
-    ] = None,
-    origins: Annotated[list[str] | None, _flag("--origins", "ORIGIN", "A web origin that may use the API.")] = None,
-    socket_mode: Annotated[str | None, _flag("--socket-mode", "MODE", "Permissions of the socket, octal.")] = None,
-    socket_group: Annotated[str | None, _flag("--socket-group", "GROUP", "Group that owns the socket.")] = None,
-    settle: Annotated[str | None, _flag("--settle", "SECONDS", "Quiet time before fetching and adopting.")] = None,
-    rescan: Annotated[str | None, _flag("--rescan", "SECONDS", "Time between full scans.")] = None,
-    adopt: Annotated[bool | None, typer.Option("--adopt/--no-adopt", help="Write a JSON beside bare GGUFs.")] = None,
-    reuse: Annotated[
-        bool | None, typer.Option("--reuse/--no-reuse", help="Link binaries that other programs have.")
-    ] = None,
-    extra_models: Annotated[
-        list[str] | None, _flag("--extra-models", "DIR", "Another models folder, only read.")
-    ] = None,
-    start_on_request: Annotated[
-        bool | None,
-        typer.Option("--start-on-request/--no-start-on-request", help="Start a model when it is asked for."),
-    ] = None,
-    keep_alive: Annotated[
-        str | None, _flag("--keep-alive", "SECONDS", "How long a model stays without requests.")
-    ] = None,
-    restore: Annotated[bool | None, typer.Option("--restore/--no-restore", help="Start what ran before.")] = None,
-    memory_budget: Annotated[str | None, _flag("--memory-budget", "BYTES", "Memory for all running models.")] = None,
-    start_timeout: Annotated[str | None, _flag("--start-timeout", "SECONDS", "How long a load may take.")] = None,
-    stop_timeout: Annotated[
-        str | None, _flag("--stop-timeout", "SECONDS", "How long answers may go on after a stop.")
-    ] = None,
-    log_level: Annotated[str | None, _flag("--log-level", "LEVEL", "debug, info, warning or error.")] = None,
-    log_format: Annotated[str | None, _flag("--log-format", "FORMAT", "auto, text or json.")] = None,
-    log_file: Annotated[str | None, _flag("--log-file", "FILE", "Write the log there.")] = None,
-    log_max_bytes: Annotated[
-        str | None, _flag("--log-max-bytes", "BYTES", "Size at which the log file rotates.")
-    ] = None,
-    log_keep: Annotated[str | None, _flag("--log-keep", "NUMBER", "How many rotated log files are kept.")] = None,
-    pid_file: Annotated[str | None, _flag("--pid-file", "FILE", "Write the pid there too, and lock it.")] = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Return once the daemon serves, and leave it in the background.")
-    ] = False,
+    root: RootFlag = None,
+    socket: SocketFlag = None,
+    listen: ListenFlag = None,
+    tls_cert: TlsCertFlag = None,
+    tls_key: TlsKeyFlag = None,
+    token_file: TokenFileFlag = None,
+    hosts: HostsFlag = None,
+    origins: OriginsFlag = None,
+    socket_mode: SocketModeFlag = None,
+    socket_group: SocketGroupFlag = None,
+    settle: SettleFlag = None,
+    rescan: RescanFlag = None,
+    adopt: AdoptFlag = None,
+    reuse: ReuseFlag = None,
+    extra_models: ExtraModelsFlag = None,
+    start_on_request: StartOnRequestFlag = None,
+    keep_alive: KeepAliveFlag = None,
+    restore: RestoreFlag = None,
+    memory_budget: MemoryBudgetFlag = None,
+    start_timeout: StartTimeoutFlag = None,
+    stop_timeout: StopTimeoutFlag = None,
+    log_level: LogLevelFlag = None,
+    log_format: LogFormatFlag = None,
+    log_file: LogFileFlag = None,
+    log_max_bytes: LogMaxBytesFlag = None,
+    log_keep: LogKeepFlag = None,
+    pid_file: PidFileFlag = None,
+    detach: DetachFlag = False,
 ) -> int:
     flags = dict(locals())
     del flags["detach"]
