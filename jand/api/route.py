@@ -161,4 +161,8 @@ def refusal(error: ValidationError) -> BadRequestError:
     if not param:
         return BadJsonError("cannot use the body: it is no JSON object")
     found = "" if first["type"] in {"missing", "extra_forbidden"} else f", found {str(first['input'])[:80]!r}"
-    return BadRequestError(f"cannot use {param}: {first['msg'][:1].lower()}{first['msg'][1:]}{found}", param=param)
+    return BadRequestError(
+        f"cannot use {param}: {first['msg'][:1].lower()}{first['msg'][1:]}{found}",
+        hint=f"correct {param}, or leave it out where it is optional; GET /openapi.json describes all parameters",
+        param=param,
+    )

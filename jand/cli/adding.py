@@ -123,7 +123,8 @@ def _files(source: Path) -> Iterator[tuple[Path, str]]:
             yield part, name
     else:
         cause = "it is no regular file" if source.exists() else "there is no such file or folder"
-        raise errors.Failure(f"cannot add {source}: {cause}", status=errors.NOT_FOUND)
+        hint = "check the path; what lies elsewhere is named by an address that begins with https://"
+        raise errors.Failure(f"cannot add {source}: {cause}", hint=hint, status=errors.NOT_FOUND)
 
 
 def _check(source: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from jand import paths
+from jand.cli.completing import complete_models
 from jand.client import Client
 from jand.errors import DaemonUnavailableError
 
@@ -22,7 +23,12 @@ SocketOption = Annotated[
     Path | None,
     typer.Option("--socket", metavar="PATH", help="The daemon's socket; else JAND_SOCKET, else the usual places."),
 ]
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A model's id or one of its aliases; see jand list.")]
+IdArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="A model's id or one of its aliases; see jand list.", autocompletion=complete_models
+    ),
+]
 
 
 def ask(socket: Path | None, work: Callable[[Client], Awaitable[T]]) -> T:

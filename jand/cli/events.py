@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from jand.cli import errors
+from jand.cli.completing import complete_models
 from jand.cli.connect import SocketOption, ask
 from jand.cli.following import progress_text
 from jand.cli.models import state_of
@@ -37,7 +38,10 @@ PROGRESS_EVERY_S: Final = 2.0
     ),
 )
 def events(
-    model: Annotated[str | None, typer.Option("--model", metavar="ID", help="Only what happens to this model.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="ID", help="Only what happens to this model.", autocompletion=complete_models),
+    ] = None,
     socket: SocketOption = None,
     json: JsonOption = False,
 ) -> int:

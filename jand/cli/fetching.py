@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jand.cli import errors
+from jand.cli.completing import complete_catalog
 from jand.cli.connect import IdArgument, SocketOption, ask
 from jand.cli.following import follow, progress_text
 from jand.cli.models import size_of
@@ -34,7 +35,12 @@ Json = dict[str, Any]
 )
 def pull(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="user/repo[@REVISION][:QUANT], a page of the hub, or a catalogue id.")
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="user/repo[@REVISION][:QUANT], a page of the hub, or a catalogue id.",
+            autocompletion=complete_catalog,
+        ),
     ],
     model_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="What the model is to be called.")] = None,
     dry_run: Annotated[

@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from jand.cli.completing import complete_states
 from jand.cli.connect import IdArgument, SocketOption, ask
+from jand.cli.following import progress_text
 from jand.cli.output import JsonOption, print_json, print_table, say, size
 from jand.cli.verbs import described
+from jand.cli.watching import watch
 from jand.paths import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from jand.client import Client
+
 app = typer.Typer()
 
+COLUMNS: Final = ("ID", "STATE", "SIZE", "ERROR")
 PLAIN: Final = ("origin", "import_format", "owned_by", "path", "aliases")
 
 
@@ -26,24 +32,53 @@ PLAIN: Final = ("origin", "import_format", "owned_by", "path", "aliases")
         "list",
         "jand list",
         "jand list --state running",
+        "jand list --watch",
         "jand list --json | jq -r '.data[].id'",
     ),
 )
 def list_models(
     state: Annotated[
         str | None,
-        typer.Option("--state", metavar="STATE", help="Only those that are running, downloaded or downloading."),
+        typer.Option(
+            "--state",
+            metavar="STATE",
+            help="Only those that are running, downloaded or downloading.",
+            autocompletion=complete_states,
+        ),
     ] = None,
+    watched: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on showing how it is at every moment, until Ctrl-C.")
+    ] = False,
     socket: SocketOption = None,
     json: JsonOption = False,
 ) -> None:
+    nothing = "no models" if state in {None, "all"} else f"no models are {state}"
+    if watched:
+        if json:
+            raise typer.BadParameter("--watch is for people; programs take: jand events --json")
+        ask(socket, lambda client: _watch(client, state, nothing))
     models = ask(socket, lambda client: client.list_models(state))
     if json:
         print_json({"object": "list", "data": models})
     elif models:
-        print_table(("ID", "STATE", "SIZE", "ERROR"), [_row(model) for model in models])
+        print_table(COLUMNS, [_row(model) for model in models])
     else:
-        say("no models" if state in {None, "all"} else f"no models are {state}")
+        say(nothing)
+
+
+async def _watch(client: Client, state: str | None, nothing: str) -> None:
+    async def look(client: Client) -> list[tuple[str, ...]]:
+        return [(*_row(model)[:3], _now(model), _row(model)[3]) for model in await client.list_models(state)]
+
+    await watch(client, ("ID", "STATE", "SIZE", "NOW", "ERROR"), look, nothing=nothing)
+
+
+def _now(model: dict[str, Any]) -> str:
+    """Say what moves: how a download goes on, or what a running model takes."""
+    if model["progress"]:
+        return progress_text(model["progress"])
+    memory = model["details"].get("memory")
+    return f"{size(memory)} of memory" if isinstance(memory, int | float) else ""
 
 
 def _row(model: dict[str, Any]) -> tuple[str, str, str, str]:

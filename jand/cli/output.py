@@ -13,6 +13,8 @@ from jand.paths import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.table import Table
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 
 UNITS: Final = ("B", "kB", "MB", "GB", "TB")
@@ -29,18 +31,20 @@ def say(text: str = "") -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows below their column names: a drawn table on a terminal, columns padded with spaces elsewhere."""
-    cells = [[printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
-        _print_drawn_table(columns, cells)
+        from rich.console import Console  # noqa: PLC0415 - 60 ms that only a terminal has to wait for
+
+        Console().print(drawn_table(columns, rows))
         return
+    cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     for row in (columns, *cells):
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _print_drawn_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - 60 ms that only a terminal has to wait for
-    from rich.console import Console  # noqa: PLC0415 - as above
+def drawn_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return the table that a terminal shows; texts are texts, whatever markup stands in them."""
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
 
@@ -48,8 +52,8 @@ def _print_drawn_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
-    Console().print(table)
+        table.add_row(*(Text(text := printable(cell), style=_style(text)) for cell in row))
+    return table
 
 
 def _style(cell: str) -> str:

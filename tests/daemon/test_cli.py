@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
@@ -159,3 +159,67 @@ async def test_a_reader_that_goes_away_ends_the_verb_quietly(manager: FakeManage
 
     assert ended.returncode != 0
     assert b"Traceback" not in ended.stderr
+
+
+def completed(shell: Shell, line: str, **variables: str) -> list[str]:
+    """Return what bash is offered after *line*."""
+    words = line.split(" ")
+    ended = subprocess.run(
+        list(JAND),
+        env={
+            **shell.environment,
+            "_JAND_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(words) - 1),
+        }
+        | variables,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.stderr == ""
+    return ended.stdout.split()
+
+
+async def test_the_shell_completes_verbs_ids_and_states(manager: FakeManager, shell: Shell) -> None:
+    for name in ("zephyr-7b", "zeta", "llava"):
+        manager.add(name)
+
+    assert await asyncio.to_thread(completed, shell, "jand star") == ["start"]
+    assert sorted(await asyncio.to_thread(completed, shell, "jand start ze")) == ["zephyr-7b", "zeta"]
+    assert await asyncio.to_thread(completed, shell, "jand list --state run") == ["running"]
+
+
+async def test_completion_is_silent_without_a_daemon_and_takes_the_socket_that_was_typed(
+    manager: FakeManager, shell: Shell
+) -> None:
+    manager.add("zephyr-7b")
+    line = f"jand start --socket {shell.environment['JAND_SOCKET']} "
+
+    assert await asyncio.to_thread(completed, shell, "jand start ze", JAND_SOCKET="/nowhere/jand.sock") == []
+    assert await asyncio.to_thread(completed, shell, line, JAND_SOCKET="/nowhere/jand.sock") == ["zephyr-7b"]
+
+
+async def test_a_watched_list_shows_each_change_until_ctrl_c(manager: FakeManager, shell: Shell) -> None:
+    manager.add("first")
+    process = subprocess.Popen(
+        [*JAND, "list", "--watch"], env=shell.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    shown = await asyncio.to_thread(_read_table, process.stdout)
+    manager.add("second")
+    grown = await asyncio.to_thread(_read_table, process.stdout)
+    manager.change("second", details={"memory": 123_000_000})
+    heavy = await asyncio.to_thread(_read_table, process.stdout)
+    process.send_signal(signal.SIGINT)
+    _, err = await asyncio.to_thread(process.communicate, timeout=10)
+
+    assert [row.split()[0] for row in shown] == ["ID", "first"]
+    assert [row.split()[0] for row in grown] == ["ID", "first", "second"]
+    assert "123 MB of memory" in heavy[2]
+    assert (process.returncode, err) == (130, "")
+
+
+def _read_table(stream: IO[str]) -> list[str]:
+    return list(iter(lambda: stream.readline().rstrip(), ""))
