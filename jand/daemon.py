@@ -210,7 +210,9 @@ def _worker_directory() -> Iterator[Path]:
 def _build_manager(settings: Settings, root: Janroot, directory: Path, budget: int) -> Manager:
     notes = Notes(root.own / "state.json")
     tally = Tally()
-    workers = LocalWorkers(directory, notes, tally, start_timeout_s=settings.start_timeout)
+    workers = LocalWorkers(
+        directory, notes, tally, start_timeout_s=settings.start_timeout, hang_timeout_s=settings.hang_timeout
+    )
     credentials = Credentials(root.secrets, os.environ, settings.secrets)
     remotes = RemoteModels(credentials, proxies=urllib.request.getproxies())
     trees = [Tree(root.models, "models"), *(Tree(path, str(path), writable=False) for path in settings.extra_models)]

@@ -131,6 +131,7 @@ class ErrorNoteObject(FromOurs):
     hint: str
     at: float
     retry_at: float | None
+    log: list[str]
 
 
 class FileObject(FromOurs):

@@ -136,6 +136,8 @@ def _facts(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "error", f"{model['error']['code']}: {model['error']['message']}"
         if model["error"]["hint"]:
             yield "hint", model["error"]["hint"]
+        for line in model["error"]["log"]:
+            yield "log", line
     for file in model["files"]:
         yield "file", f"{file['name']}  {size(file['size'])}" + ("" if file["present"] else "  (missing)")
     for group, values in (*model["parameters"].items(), ("metadata", model["metadata"]), ("details", model["details"])):

@@ -51,6 +51,9 @@ KeepAliveFlag = Annotated[str | None, _flag("--keep-alive", "SECONDS", "How long
 RestoreFlag = Annotated[bool | None, typer.Option("--restore/--no-restore", help="Start what ran before.")]
 MemoryBudgetFlag = Annotated[str | None, _flag("--memory-budget", "BYTES", "Memory for all running models.")]
 StartTimeoutFlag = Annotated[str | None, _flag("--start-timeout", "SECONDS", "How long a load may take.")]
+HangTimeoutFlag = Annotated[
+    str | None, _flag("--hang-timeout", "SECONDS", "How long a worker may give no sign of life.")
+]
 StopTimeoutFlag = Annotated[str | None, _flag("--stop-timeout", "SECONDS", "How long answers may go on after a stop.")]
 LogLevelFlag = Annotated[str | None, _flag("--log-level", "LEVEL", "debug, info, warning or error.")]
 LogFormatFlag = Annotated[str | None, _flag("--log-format", "FORMAT", "auto, text or json.")]
@@ -95,6 +98,7 @@ def serve(
     restore: RestoreFlag = None,
     memory_budget: MemoryBudgetFlag = None,
     start_timeout: StartTimeoutFlag = None,
+    hang_timeout: HangTimeoutFlag = None,
     stop_timeout: StopTimeoutFlag = None,
     log_level: LogLevelFlag = None,
     log_format: LogFormatFlag = None,

@@ -17,11 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import psutil
 import structlog
 
 import jand
-from jand.engine import protocol
+from jand.engine import memory, protocol
 from jand.engine.environment import worker_environment
 from jand.engine.exits import ExitNote, describe_exit
 from jand.engine.machine import MachineNotes, protection_key
@@ -40,10 +39,12 @@ FORCE_GRACE_S: Final = 0.5
 """What a worker that is told to cut its answers gets to do so."""
 TERM_GRACE_S: Final = 1.0
 """Between SIGTERM and SIGKILL."""
-STALL_S: Final = 900.0
-"""An engine that has finished no step for so long while requests run is taken for hung; a step on a slow machine takes seconds."""
 SILENT_BEATS: Final = 6
 """A worker of which so many heartbeats in a row do not come is hung or stopped, and is killed."""
+FIRST_BEATS: Final = 4 * SILENT_BEATS
+"""The same before its first word: an interpreter that comes from a cold disk, and a GPU's driver, take their time."""
+STALL_BEATS: Final = 180
+"""An engine that has finished no step for so many heartbeats (900 s) while requests run is taken for hung; a step on a slow machine takes seconds."""
 LOG_LINES: Final = 200
 _LOG_LINE_CHARS: Final = 2000
 _LOG_END_S: Final = 0.5
@@ -134,7 +135,6 @@ class Worker:
                 log=worker.last_lines(),
             )
         worker.details = outcome.details
-        worker._tasks.spawn(worker._mind_heartbeats(), name=f"heartbeats of {config.model_id}")
         return worker
 
     # -- what is asked of a running one -------------------------------------------------------------------------------
@@ -147,11 +147,8 @@ class Worker:
         self._send(protocol.SetRuntime(runtime))
 
     def memory(self) -> int:
-        """Return the resident bytes; 0 once it has ended."""
-        try:
-            return int(psutil.Process(self.pid).memory_info().rss) if not self._exited.done() else 0
-        except psutil.Error:
-            return 0
+        """Return the resident bytes of it and its children; 0 once it has ended."""
+        return 0 if self._exited.done() else memory.resident(self.pid)
 
     async def wait(self) -> ExitNote:
         """Wait until the process has ended and is reaped, for whatever reason."""
@@ -207,6 +204,7 @@ class Worker:
         reading = self._tasks.start(self._read_reports(), name=f"worker reports {self._config.model_id}")
         logging = self._tasks.start(self._read_log(self._ends.logs), name=f"worker log {self._config.model_id}")
         self._reaping = self._tasks.start(self._reap(reading, logging), name=f"worker {self._config.model_id}")
+        self._tasks.spawn(self._mind_heartbeats(), name=f"heartbeats of {self._config.model_id}")
 
     async def _reap(self, reading: asyncio.Task[None], logging: asyncio.Task[None]) -> None:
         returncode = await self._process.wait()
@@ -259,13 +257,13 @@ class Worker:
                     log.warning("worker sent no message", model=self._config.model_id, error=str(error))
 
     async def _mind_heartbeats(self) -> None:
-        """Kill a worker that has gone silent. Counts beats of our own loop, so that a suspended machine is no reason."""
-        missed = 0
+        """Kill a worker that has gone silent, also while it loads. Counts beats of our own loop, so that a suspended machine is no reason."""
+        missed, allowed = 0, FIRST_BEATS
         while not self._exited.done():
             self._heard = False
             await asyncio.wait([self._exited], timeout=self._config.heartbeat_s)
-            missed = 0 if self._heard else missed + 1
-            if missed >= SILENT_BEATS and not self._exited.done():
+            missed, allowed = (0, SILENT_BEATS) if self._heard else (missed + 1, allowed)
+            if missed >= allowed and not self._exited.done():
                 log.error("worker hangs", model=self._config.model_id, pid=self.pid, beats=missed)
                 self._hung = True
                 self._signal(signal.SIGKILL)
@@ -286,7 +284,7 @@ class Worker:
                 self.heartbeat = report
                 if self._on_heartbeat is not None:
                     self._on_heartbeat(report)
-                if report.step_age_s > STALL_S:
+                if report.step_age_s > STALL_BEATS * self._config.heartbeat_s:
                     self._hung = True
                     log.error("worker hangs", model=self._config.model_id, pid=self.pid, seconds=report.step_age_s)
                     self._signal(signal.SIGKILL)

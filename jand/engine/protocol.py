@@ -88,7 +88,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Sent every `heartbeat_s` and once before the end; *step_age_s* is, while requests run, the time since the engine last finished a step.
+    """Sent every `heartbeat_s` from the load on, and once before the end; *step_age_s* is, while requests run, the time since the engine last finished a step.
 
     *work* is what was done since the worker began, by the names of its counters.
     """

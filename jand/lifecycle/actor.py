@@ -55,7 +55,6 @@ class Actor:
         self.found = found
         self.error: ErrorNote | None = None
         self.progress: Progress | None = None
-        self.last_words: tuple[str, ...] = ()
         self.choice: Mapping[str, str | None] = {}
         self.wanted: tuple[FileRecord, ...] = ()
         self.awaited: tuple[str, ...] = ()
@@ -69,7 +68,7 @@ class Actor:
         self._around = around
         self._state = State.DOWNLOADING
         self.running: Running | None = None
-        self._spec_in_force: Spec | None = None
+        self._in_force: tuple[Found, Spec] | None = None
         self._starting: asyncio.Task[None] | None = None
         self.loaded: float | None = None
         self._idle = IdleTimer(self._idle_too_long)
@@ -89,7 +88,7 @@ class Actor:
     @property
     def spec_in_force(self) -> Spec:
         """The spec that it runs with (its JSON's, with what the start overrode), else its JSON's."""
-        return self._spec_in_force or self.found.spec
+        return self._in_force[1] if self._in_force is not None else self.found.spec
 
     @property
     def restart_needed(self) -> bool:
@@ -184,8 +183,9 @@ class Actor:
     def release(self) -> None:
         self.in_flight -= 1
         self.used_at = time.monotonic()
-        if self.in_flight == 0 and self.running is not None:
-            self._around.admission.learn(self.found, self.spec_in_force, self.running.memory())
+        if self.in_flight == 0 and self.running is not None and self._in_force is not None:
+            if self._around.admission.learn(self, *self._in_force, self.running.memory()):
+                self._around.tasks.spawn(self._around.admission.relieve(self), name=f"make room for {self.id}")
             self._arm()
             self._around.admission.changed()
 
@@ -253,7 +253,7 @@ class Actor:
                     raise self._last_failure or refusals.stopped_midway(self.id)
                 if by_request and not self._around.start_on_request:
                     raise refusals.not_running(self.id)
-                if by_request and self.crashes.is_loop(time.monotonic()):
+                if by_request and self.crashes.is_loop:
                     raise refusals.crash_loop(self.id, self.error)
                 self._begin_start(spec)
             started_here = started_here or self._state is State.STARTING
@@ -263,21 +263,20 @@ class Actor:
         if self.offline:
             raise refusals.offline(self.id)
         self.error = self._last_failure = None
-        self.last_words = ()
         self.loaded = 0.0
-        self._spec_in_force = spec or self.found.spec
+        self._in_force = (self.found, spec or self.found.spec)
         self._move(Happening.START)
-        self._starting = self._around.tasks.start(self._bring_up(self._spec_in_force), name=f"start {self.id}")
+        self._starting = self._around.tasks.start(self._bring_up(*self._in_force), name=f"start {self.id}")
         self._starting.add_done_callback(self._start_ended)
         self._around.changed(self)
 
-    async def _bring_up(self, spec: Spec) -> None:
+    async def _bring_up(self, found: Found, spec: Spec) -> None:
         began = time.monotonic()
         try:
             if not spec.is_remote:
-                await self._around.admission.reserve(self, self._around.admission.need_of(self.found, spec))
+                await self._around.admission.reserve(self, self._around.admission.need_of(found, spec))
             await asyncio.sleep(self.crashes.wait_s(time.monotonic()))
-            running = await self._around.launch(self.id, self.found, spec, self._loading)
+            running = await self._around.launch(self.id, found, spec, self._loading)
         except JandError as error:
             self._start_failed(error)
         except Exception as error:
@@ -318,18 +317,17 @@ class Actor:
         self._last_failure = error
         self._around.tally.load_failed(self.id)
         log.warning("model not started", model=self.id, reason=error.message, facts=error.facts)
-        self.last_words = refusals.words_of(error)
         self._around.admission.release(self)
         # A provider that was away or a key that was wrong costs nobody a load: the next request may try at once.
         if not isinstance(error, NoRoomError) and not self.spec_in_force.is_remote:
             self.crashes.note(time.monotonic())
-        note = refusals.start_note(error, time.time(), loop=self.crashes.is_loop(time.monotonic()))
+        note = refusals.start_note(error, time.time(), loop=self.crashes.is_loop)
         if self._state is State.STOPPING:
             self._settle_stopped(None)
             return
         self._starting = None
         self.loaded = None
-        self._spec_in_force = None
+        self._in_force = None
         self._move(Happening.FAILED)
         self.error = note
         self.look_at_disk()
@@ -341,12 +339,11 @@ class Actor:
             return
         log.error("worker died", model=self.id, reason=exit_note)
         self._around.tally.died(self.id)
-        now = time.monotonic()
-        self.crashes.note(now)
-        self.last_words = running.last_words()
+        self.crashes.note(time.monotonic())
         self._forget_running()
         self._move(Happening.DIED)
-        self.error = refusals.death_note(self.id, exit_note, time.time(), loop=self.crashes.is_loop(now))
+        loop, words = self.crashes.is_loop, running.last_words()
+        self.error = refusals.death_note(self.id, exit_note, time.time(), loop=loop, log=words)
         self.look_at_disk()
         await running.close()
 
@@ -385,7 +382,7 @@ class Actor:
         self._yielding = False
         self.ready_at = None
         self.running = None
-        self._spec_in_force = None
+        self._in_force = None
 
     # The machine, and those who wait for it.
 

@@ -40,6 +40,10 @@ LEARNED: Final = "memory"
 """The section of the notes with what models really took, in bytes."""
 
 
+DECIDING: Final = ("ngl", "embedding", "n_batch", "cache_type_k", "cache_type_v")
+"""What of `init`, beside the context, decides how much memory a model takes."""
+
+
 class Holder(Protocol):
     """What admission asks of a model that holds memory; satisfied by `actor.Actor`."""
 
@@ -76,12 +80,13 @@ class Admission:
         self._notes = notes
         self._turn_s = turn_s
         self._reserved: dict[Holder, int] = {}
+        self._most: dict[Holder, int] = {}
         self._line = asyncio.Lock()
         self._bell = Bell()
 
     @property
     def reserved(self) -> int:
-        """The bytes that are promised now; never more than the budget."""
+        """The bytes that are promised now; never more than the budget, but for what models really take beyond their promise."""
         return sum(self._reserved.values())
 
     def reserved_for(self, holder: Holder) -> int:
@@ -92,11 +97,36 @@ class Admission:
         learned = self._notes.find(LEARNED, _key(found, spec))
         return learned if isinstance(learned, int) and learned > 0 else estimate(found, spec)
 
-    def learn(self, found: Found, spec: Spec, taken: int) -> None:
-        """Keep that it took *taken* bytes; small changes are not worth the write to the disk that this costs at the end of a request."""
+    def learn(self, holder: Holder, found: Found, spec: Spec, taken: int) -> bool:
+        """Keep that *holder* takes *taken* bytes now; return whether that is more than was promised, which then counts at once: `relieve` should follow.
+
+        The most of a run counts: pages of weights that the kernel drops for a while are read again. Small changes are not worth the write to the disk that this
+        costs at the end of a request.
+        """
+        if taken <= 0 or holder not in self._reserved:
+            return False
+        most = self._most[holder] = max(taken, self._most.get(holder, 0))
         known = self._notes.find(LEARNED, _key(found, spec))
-        if taken > 0 and not (isinstance(known, int) and abs(taken - known) <= known * NEGLIGIBLE):
-            self._notes.note(LEARNED, _key(found, spec), taken)
+        if not (isinstance(known, int) and abs(most - known) <= known * NEGLIGIBLE):
+            self._notes.note(LEARNED, _key(found, spec), most)
+        if most <= self._reserved[holder]:
+            return False
+        self._reserved[holder] = most
+        return True
+
+    async def relieve(self, holder: Holder) -> None:
+        """Let others make room for what *holder* takes beyond its promise, as far as they are idle; it is not stopped itself."""
+        async with self._line:
+            residents = [resident for resident in self._residents() if resident.name != holder.id]
+            match policy.make_room(self._reserved.get(holder, 0), self.budget, residents):
+                case policy.Room(victims=victims) if victims:
+                    await self._evict(victims, holder)
+
+    def check_room(self, holder: Holder, need: int) -> None:
+        """Raise NoRoomError where *need* bytes cannot be had for *holder* without that another model is stopped."""
+        free = self.budget - self.reserved
+        if need > free:
+            raise self._refusal(holder, need, policy.Refusal(free, tuple(other.id for other in self._reserved)))
 
     async def reserve(self, holder: Holder, need: int) -> None:
         """Return when *need* bytes are kept for *holder*, until `release`. Cancel-safe.
@@ -114,6 +144,7 @@ class Admission:
     def release(self, holder: Holder) -> None:
         """Give back what was kept for *holder*, whose process is gone. Idempotent."""
         self._reserved.pop(holder, None)
+        self._most.pop(holder, None)
         self.changed()
 
     def changed(self) -> None:
@@ -189,13 +220,20 @@ class Admission:
 
 def estimate(found: Found, spec: Spec) -> int:
     """Return what *found* should take, in bytes: weights, KV cache for all conversations, buffers, projector."""
-    weights = sum(binary.size for binary in found.binaries if binary.role is Role.WEIGHTS)
+    weights = sum(binary.size for binary in found.binaries if binary.role in {Role.WEIGHTS, Role.ADAPTER})
     projector = sum(binary.size for binary in found.binaries if binary.role is Role.PROJECTOR)
     init = spec.parameters.init
-    use = Use(ctx_len=init.ctx_len, n_parallel=init.n_parallel or 1)
+    use = Use(
+        ctx_len=init.ctx_len,
+        n_parallel=init.n_parallel or 1,
+        cache_type_k=init.cache_type_k or "f16",
+        cache_type_v=init.cache_type_v or "f16",
+    )
     return weights + beside_weights(portrait.weights_header(found.binaries), use, projector)
 
 
 def _key(found: Found, spec: Spec) -> str:
+    """Name a way of running it: its path, its files, and what of `init` decides about memory."""
     init = spec.parameters.init
-    return f"{found.path} {init.ctx_len} {init.n_parallel} {sum(binary.size for binary in found.binaries)}"
+    more = "".join(f" {name}={value}" for name in DECIDING if (value := getattr(init, name)) is not None)
+    return f"{found.path} {init.ctx_len} {init.n_parallel} {sum(binary.size for binary in found.binaries)}{more}"

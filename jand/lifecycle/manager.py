@@ -111,7 +111,7 @@ class Manager:
         )
         self._notes = notes
         self._adoption = Adoption(self._library, self.tasks, notes) if settings.adopt else None
-        self._resumption = Resumption(notes, restore=settings.restore)
+        self._resumption = Resumption(notes, admission, restore=settings.restore)
         self._downloader = downloader
         reusing = None if reuse is None else Reusing(reuse, downloader, notes)
         self._fetching = Fetching(downloader, self._library, notes, self.tasks, self._place_of, reusing)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CRASH_WINDOW_S: Final = 300.0
 CRASHES_IN_LOOP: Final = 5
-"""So many deaths or failed starts within the window are a crash loop: nothing but a person's start tries again."""
+"""So many deaths or failed starts within the window are a crash loop: nothing but a person's start tries again, however long ago they are by then."""
 
 FIRST_BACKOFF_S: Final = 1.0
 LONGEST_BACKOFF_S: Final = 30.0
@@ -96,15 +96,15 @@ class Crashes:
     """The deaths and failed starts of one model; times in seconds of a monotonic clock that the caller hands in."""
 
     times: list[float] = field(default_factory=list)
+    is_loop: bool = False
 
     def note(self, now: float) -> None:
         self.times = [*self._recent(now), now]
+        self.is_loop = self.is_loop or len(self.times) >= CRASHES_IN_LOOP
 
     def forget(self) -> None:
         self.times = []
-
-    def is_loop(self, now: float) -> bool:
-        return len(self._recent(now)) >= CRASHES_IN_LOOP
+        self.is_loop = False
 
     def wait_s(self, now: float) -> float:
         """Return how long a start for a request has to wait: nothing after the first death, then 1 s, doubling with each."""

@@ -129,8 +129,6 @@ def details(actor: Actor) -> dict[str, Any]:
         facts |= header_details(header)
     if any(binary.role is Role.PROJECTOR for binary in actor.found.binaries):
         facts["vision"] = True
-    if actor.last_words:
-        facts["last_log"] = list(actor.last_words)
     if actor.loaded is not None:
         facts["load_progress"] = round(actor.loaded, 3)
     if actor.running is not None:

@@ -74,19 +74,25 @@ def stopped_midway(model_id: str) -> JandError:
     return NotPossibleError(f'cannot start "{model_id}": it was stopped while it started', hint="start it again")
 
 
-def death_note(model_id: str, how: str, at: float, *, loop: bool) -> ErrorNote:
-    """Return what a model shows whose worker died; *loop*: once too often."""
+def death_note(model_id: str, how: str, at: float, *, loop: bool, log: tuple[str, ...]) -> ErrorNote:
+    """Return what a model shows whose worker died; *loop*: once too often. *log*: its last lines."""
     code = CrashLoopError.code if loop else WorkerDiedError.code
-    hint = "start it again; details.last_log has the worker's last words"
-    return ErrorNote(code, f'cannot go on with "{model_id}": {how}', hint, at=at)
+    hint = (
+        f"mend it, then: jand start {model_id}"
+        if loop
+        else "the next request starts it again; error.log has the worker's last words"
+    )
+    return ErrorNote(code, f'cannot go on with "{model_id}": {how}', hint, at=at, log=log)
 
 
 def start_note(error: JandError, at: float, *, loop: bool) -> ErrorNote:
     """Return what a model shows whose start failed with *error*; *loop*: once too often."""
-    return ErrorNote(CrashLoopError.code if loop else error.code, error.message, error.hint, at=at)
+    return ErrorNote(
+        CrashLoopError.code if loop else error.code, error.message, error.hint, at=at, log=_words_of(error)
+    )
 
 
-def words_of(error: JandError) -> tuple[str, ...]:
+def _words_of(error: JandError) -> tuple[str, ...]:
     """Return the last lines of the worker's log that *error* carries."""
     lines = error.facts.get("log")
     return tuple(map(str, lines)) if isinstance(lines, tuple | list) else ()

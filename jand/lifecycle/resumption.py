@@ -1,6 +1,7 @@
 """Which models to start with the daemon: those that say so (`metadata.autostart`), and those that ran when it ended, by whatever end.
 
-What runs is noted as it changes, so that a daemon that was killed has noted it as well.
+What runs is noted as it changes, so that a daemon that was killed has noted it as well. The order says who gets the memory: pinned models first, then those that say so, then those that ran,
+each by `metadata.priority` (more first; none is 0) and path. Nobody is stopped for one that comes later; it stays as it is, and its first request starts it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import structlog
 
 from jand.errors import JandError
 from jand.model.record import PublicState
+from jand.model.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jand.lifecycle.actor import Actor
+    from jand.lifecycle.admission import Admission
     from jand.lifecycle.notes import Notes
     from jand.model.record import Record
 
@@ -28,8 +31,9 @@ RAN: Final = "ran"
 class Resumption:
     """*restore* false forgets what ran before."""
 
-    def __init__(self, notes: Notes, *, restore: bool) -> None:
+    def __init__(self, notes: Notes, admission: Admission, *, restore: bool) -> None:
         self._notes = notes
+        self._admission = admission
         self._restore = restore
 
     def note(self, record: Record) -> None:
@@ -42,14 +46,21 @@ class Resumption:
         self._notes.note(RAN, record.path, None)
 
     async def start(self, actors: Iterable[Actor]) -> None:
-        """Start, one after the other, what is to run: pinned ones first, so that they have their memory, then by path. A failure is the model's own."""
+        """Start what is to run, one after the other. A failure is the model's own."""
         wanted = [
             actor
             for actor in actors
             if actor.found.spec.metadata.autostart or (self._restore and self._notes.find(RAN, actor.found.path))
         ]
-        for actor in sorted(wanted, key=lambda actor: (not actor.pinned, actor.found.path)):
+        for actor in sorted(wanted, key=_rank):
             try:
+                if not actor.found.spec.is_remote and actor.state is State.DOWNLOADED:
+                    self._admission.check_room(actor, self._admission.need_of(actor.found, actor.found.spec))
                 await actor.start()
             except JandError as error:
                 log.warning("model not started with the daemon", model=actor.id, reason=error.message)
+
+
+def _rank(actor: Actor) -> tuple[bool, bool, float, str]:
+    metadata = actor.found.spec.metadata
+    return not actor.pinned, not metadata.autostart, -(metadata.priority or 0), actor.found.path

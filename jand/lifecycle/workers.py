@@ -10,7 +10,7 @@ import aiohttp
 import structlog
 
 from jand.engine import process
-from jand.engine.protocol import WorkerConfig
+from jand.engine.protocol import HEARTBEAT_S, WorkerConfig
 from jand.library.findings import Role
 from jand.lifecycle.running import Upstream
 from jand.lifecycle.tally import Meter
@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 CONNECT_TIMEOUT_S: Final = 10.0
 """A worker's socket is local: one that takes longer to accept is hung."""
 
+HANG_TIMEOUT_S: Final = process.SILENT_BEATS * HEARTBEAT_S
+
 
 class LocalWorkers:
     """Starts workers whose sockets lie in *directory* (entered by this user alone); *command* replaces the worker's executable, for tests."""
@@ -41,12 +43,14 @@ class LocalWorkers:
         tally: Tally,
         *,
         start_timeout_s: float,
+        hang_timeout_s: float = HANG_TIMEOUT_S,
         command: Sequence[str] | None = None,
     ) -> None:
         self._directory = directory
         self._tally = tally
         self._notes = _MachineSection(notes)
         self._start_timeout_s = start_timeout_s
+        self._heartbeat_s = hang_timeout_s / process.SILENT_BEATS
         self._command = command
 
     async def launch(
@@ -65,6 +69,7 @@ class LocalWorkers:
             init=init,
             runtime=spec.parameters.runtime.given(),
             socket=str(self._directory / f"{secrets.token_hex(6)}.sock"),
+            heartbeat_s=self._heartbeat_s,
         )
         began = time.monotonic()
         worker_log = log.bind(model=model_id)

@@ -34,7 +34,8 @@ class Problem:
 class ErrorNote:
     """The `error` of a model object: why it is not where it should be.
 
-    *at* and *retry_at* are Unix times in seconds; *retry_at* is None where nothing is tried again by itself.
+    *at* and *retry_at* are Unix times in seconds; *retry_at* is None where nothing is tried again by itself. *log* holds the last lines of a worker that
+    died or could not start.
     """
 
     code: str
@@ -42,3 +43,4 @@ class ErrorNote:
     hint: str = ""
     at: float = 0.0
     retry_at: float | None = None
+    log: tuple[str, ...] = ()

@@ -85,6 +85,9 @@ class Metadata(Part):
     quantization: Line | None = Field(None, description='which variant to choose, such as "Q4_K_M", or "all"')
     mmproj: Location | None = Field(None, description="the projector, as in download_url")
     autostart: bool | None = Field(None, description="start it when the daemon starts")
+    priority: Number | None = Field(
+        None, description="of several that start with the daemon, those with more come first"
+    )
     keep_alive: Number | None = Field(
         None, description="seconds until it is stopped when idle; 0 at once, negative never"
     )

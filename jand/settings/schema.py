@@ -237,6 +237,13 @@ class Settings(BaseModel):
         unit="s",
         ge=1,
     )
+    hang_timeout: Seconds = _setting(
+        30.0,
+        "a number of seconds from 1 to 86400",
+        "how long a worker may give no sign of life before it counts as hung and is killed",
+        unit="s",
+        ge=1,
+    )
     stop_timeout: Seconds = _setting(
         300.0,
         "a number of seconds from 0 to 86400",

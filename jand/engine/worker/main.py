@@ -179,6 +179,7 @@ class Life:
             from jand.engine.worker import requests
 
             requests.check_defaults(self._config.runtime)
+        beating = asyncio.create_task(self._beat())
         await asyncio.to_thread(self._loaded.wait)
         if self._failure is not None:
             raise self._failure
@@ -198,7 +199,6 @@ class Life:
         self._assemble(
             served, prompter
         )  # while the daemon hears of it; nothing is awaited, so the first request finds it done
-        beating = asyncio.create_task(self._beat())
         if prompter is not None:
             await prompter.start()
         await self._engine_done.wait()

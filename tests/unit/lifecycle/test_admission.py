@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from jand.lifecycle.actor import Actor
 from jand.lifecycle.admission import LINGER, Admission, estimate
 from jand.lifecycle.notes import Notes
 from jand.lifecycle.policy import CRASHES_IN_LOOP
+from jand.lifecycle.resumption import Resumption
 from jand.lifecycle.tally import Tally
 from jand.model.record import PublicState
 from jand.tasks import TaskSet
@@ -170,7 +172,8 @@ async def test_a_crash_loop_ends_the_tries_of_requests_until_somebody_starts_it(
     engine = FakeEngine()
     around = Around(tmp_path, engine, models=9)
     actor = around.make("a")
-    actor.crashes.times = [asyncio.get_running_loop().time()] * 5
+    for _ in range(CRASHES_IN_LOOP):
+        actor.crashes.note(time.monotonic())
     with pytest.raises(CrashLoopError):
         await actor.acquire()
     start = asyncio.create_task(actor.start())
@@ -202,9 +205,69 @@ async def test_starts_that_fail_again_and_again_are_shown_as_a_crash_loop(tmp_pa
 
 
 async def test_what_a_model_takes_is_noted_again_only_when_it_differs(tmp_path: Path) -> None:
-    admission = Around(tmp_path, FakeEngine(), models=9).admission
-    found = make_found()
-    admission.learn(found, found.spec, 1000)
-    for taken, known in ((1015, 1000), (985, 1000), (1100, 1100), (0, 1100)):
-        admission.learn(found, found.spec, taken)
+    around = Around(tmp_path, FakeEngine(), models=9)
+    admission, actor, found = around.admission, around.make("a"), make_found()
+    for taken, known in ((1000, 1000), (1015, 1000), (985, 1000), (1100, 1100), (900, 1100), (0, 1100)):
+        await admission.reserve(actor, 1)
+        admission.learn(actor, found, found.spec, taken)
         assert admission.need_of(found, found.spec) == known
+    admission.release(actor)
+    await admission.reserve(actor, 1)
+    admission.learn(actor, found, found.spec, 900)
+
+    assert admission.need_of(found, found.spec) == 900
+
+
+async def test_what_a_model_takes_beyond_its_promise_is_made_room_for_by_idle_ones(tmp_path: Path) -> None:
+    engine = FakeEngine(immediately=True)
+    around = Around(tmp_path, engine, models=3)
+    actors = {name: around.make(name) for name in ("old", "busy", "grows")}
+    for actor in actors.values():
+        await actor.acquire()
+    actors["old"].release()
+    engine.memory = int(NEED * 1.5)
+    actors["grows"].release()
+    await until(lambda: actors["old"].record().state is PublicState.DOWNLOADED, what="the idle one to make room")
+
+    assert actors["busy"].record().state is actors["grows"].record().state is PublicState.RUNNING
+    assert around.admission.reserved == NEED + int(NEED * 1.5) <= around.admission.budget
+
+
+async def test_a_binary_that_is_replaced_under_a_running_model_does_not_inherit_what_that_took(tmp_path: Path) -> None:
+    engine = FakeEngine(immediately=True)
+    engine.memory = 5
+    around = Around(tmp_path, engine, models=9)
+    actor = around.make("a")
+    before = actor.found
+    await actor.acquire()
+    after = replace(before, binaries=(replace(before.binaries[0], size=7_000),))
+    actor.found_again(after, "a", ())
+    actor.release()
+
+    assert around.admission.need_of(before, before.spec) == 5
+    assert around.admission.need_of(after, after.spec) == estimate(after, after.spec)
+
+
+async def test_models_start_with_the_daemon_by_rank_and_none_is_stopped_for_a_later_one(tmp_path: Path) -> None:
+    engine = FakeEngine(immediately=True)
+    around = Around(tmp_path, engine, models=4.5)
+    notes = Notes(tmp_path / "state.json")
+    named: dict[str, dict[str, Any]] = {
+        "a-ran": {},
+        "b-ran-first": {"priority": 1},
+        "c-auto": {"autostart": True},
+        "d-auto-first": {"autostart": True, "priority": "2.5"},
+        "e-auto-last": {"autostart": True, "priority": -1},
+        "f-pinned": {"autostart": True, "pinned": True, "priority": -9},
+        "g-stopped": {"priority": 99},
+    }
+    actors = [around.make(name, metadata=metadata) for name, metadata in named.items()]
+    for name in ("a-ran", "b-ran-first"):
+        notes.note("ran", f"models/{name}/{name}.json", True)
+    await Resumption(notes, around.admission, restore=True).start(actors)
+
+    assert [name for name, _ in engine.launched] == ["f-pinned", "d-auto-first", "c-auto", "e-auto-last"]
+    assert sum(actor.record().state is PublicState.RUNNING for actor in actors) == 4
+    around.admission.budget = NEED * 9
+    await Resumption(notes, around.admission, restore=True).start(actors)
+    assert [name for name, _ in engine.launched[4:]] == ["b-ran-first", "a-ran"]

@@ -94,12 +94,16 @@ def test_the_first_death_costs_no_time_and_each_further_one_twice_as_much() -> N
     assert crashes.wait_s(100.0 + LONGEST_BACKOFF_S) == 0.0
 
 
-def test_a_crash_loop_is_over_when_its_deaths_are_long_ago_or_forgotten() -> None:
+def test_a_crash_loop_lasts_until_it_is_forgotten_and_deaths_far_apart_are_none() -> None:
     crashes = Crashes()
+    for number in range(2 * CRASHES_IN_LOOP):
+        crashes.note(number * CRASH_WINDOW_S / (CRASHES_IN_LOOP - 1))
+    assert not crashes.is_loop
     for number in range(CRASHES_IN_LOOP):
-        assert not crashes.is_loop(100.0)
-        crashes.note(100.0 + number)
-    assert crashes.is_loop(110.0)
-    assert not crashes.is_loop(100.0 + CRASH_WINDOW_S + 1)
+        assert not crashes.is_loop
+        crashes.note(10_000.0 + number)
+    assert crashes.is_loop
+    crashes.note(20_000.0)
+    assert crashes.is_loop
     crashes.forget()
-    assert not crashes.is_loop(110.0)
+    assert not crashes.is_loop
