@@ -6,6 +6,8 @@ import signal
 from dataclasses import dataclass
 from typing import Final
 
+from jand.engine.protocol import TERMINATED
+
 _CAUSES: Final = {
     signal.SIGKILL: "probably for lack of memory",
     signal.SIGSEGV: "llama.cpp crashed",
@@ -18,7 +20,12 @@ _CAUSES: Final = {
 CRASHES: Final = frozenset({"SIGSEGV", "SIGABRT", "SIGILL", "SIGBUS", "SIGFPE", "SIGTRAP"})
 """The signals that the code inside a process brings upon itself, unlike those that somebody sends."""
 
-_TELLING: Final = ("GGML_ASSERT", "terminate called", "what():", "error", "failed", "Error", "Traceback")
+_TELLING: Final = (
+    ("GGML_ASSERT", "what():"),
+    ("error loading model", "failed to allocate"),
+    ("terminate called", "error", "failed", "Error", "Traceback"),
+)
+"""Words of lines that tell a cause, those that tell most first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +48,11 @@ class ExitNote:
 
 def describe_exit(returncode: int, log: tuple[str, ...], *, expected: bool) -> ExitNote:
     """Read *returncode* as subprocess gives it: negative for a signal."""
+    if returncode == TERMINATED:
+        return ExitNote(returncode, "SIGTERM", "the worker was ended by SIGTERM", log, expected)
     if returncode >= 0:
         message = f"the worker ended with status {returncode}"
-        if returncode and (cause := _telling_line(log)):
+        if returncode and (cause := find_telling_line(log)):
             message += f" ({cause})"
         return ExitNote(returncode, None, message, log, expected)
     try:
@@ -53,13 +62,15 @@ def describe_exit(returncode: int, log: tuple[str, ...], *, expected: bool) -> E
     message = f"the worker was killed by {known.name}"
     if not expected and (cause := _CAUSES.get(known, "")):
         message += f", {cause}"
-        if known is signal.SIGABRT and (line := _telling_line(log)):
+        if known is signal.SIGABRT and (line := find_telling_line(log)):
             message += f" ({line})"
     return ExitNote(None, known.name, message, log, expected)
 
 
-def _telling_line(log: tuple[str, ...]) -> str:
-    for line in reversed(log):
-        if any(word in line for word in _TELLING):
-            return line[:200]
+def find_telling_line(log: tuple[str, ...]) -> str:
+    """Return the line that says most about why it went wrong, the later one of two that say as much; "" where none does."""
+    for words in _TELLING:
+        for line in reversed(log):
+            if any(word in line for word in words):
+                return line[:200]
     return ""

@@ -22,7 +22,7 @@ import structlog
 import jand
 from jand.engine import memory, protocol
 from jand.engine.environment import worker_environment
-from jand.engine.exits import ExitNote, describe_exit
+from jand.engine.exits import ExitNote, describe_exit, find_telling_line
 from jand.engine.machine import MachineNotes, protection_key
 from jand.errors import StartError, WorkerDiedError
 from jand.tasks import TaskSet
@@ -45,6 +45,8 @@ FIRST_BEATS: Final = 4 * SILENT_BEATS
 """The same before its first word: an interpreter that comes from a cold disk, and a GPU's driver, take their time."""
 STALL_BEATS: Final = 180
 """An engine that has finished no step for so many heartbeats (900 s) while requests run is taken for hung; a step on a slow machine takes seconds."""
+OF_LLAMA: Final = frozenset({"load-failed", "context-failed", "lora-failed", "warm-up-failed"})
+"""Failures of which llama.cpp alone knows the cause, and says it in the log."""
 LOG_LINES: Final = 200
 _LOG_LINE_CHARS: Final = 2000
 _LOG_END_S: Final = 0.5
@@ -128,12 +130,7 @@ class Worker:
             raise
         if isinstance(outcome, protocol.Failed):
             await worker._end_now(grace_s=TERM_GRACE_S)
-            raise StartError(
-                f'cannot start "{config.model_id}": {outcome.message}',
-                hint=outcome.hint,
-                reason=outcome.code,
-                log=worker.last_lines(),
-            )
+            raise worker._failure(outcome)
         worker.details = outcome.details
         return worker
 
@@ -214,9 +211,10 @@ class Worker:
             task.cancel()
         self._ends.close()
         self.socket.unlink(missing_ok=True)
-        note = describe_exit(returncode, self.last_lines(), expected=self._stopping)
-        if self._hung:
-            note = replace(note, message="the worker gave no sign of life and was killed")
+        # What tells the cause may stand before a traceback.
+        note = describe_exit(returncode, tuple(self._lines), expected=self._stopping)
+        message = "the worker gave no sign of life and was killed" if self._hung else note.message
+        note = replace(note, message=message, log=self.last_lines())
         if not self._ready.done():
             self._ready.set_exception(self._death(note))
             self._ready.exception()  # asked for, so that a start that was cancelled leaves no complaint
@@ -231,6 +229,16 @@ class Worker:
             crashed=note.crashed,
             phase="warm-up" if self._warming else "load",
             log=note.log,
+        )
+
+    def _failure(self, failed: protocol.Failed) -> StartError:
+        """Say what the worker says, and what llama.cpp logged of it where that is the cause."""
+        cause = find_telling_line(self.last_lines()) if failed.code in OF_LLAMA else ""
+        return StartError(
+            f'cannot start "{self._config.model_id}": {failed.message}{f" ({cause})" if cause else ""}',
+            hint=failed.hint,
+            reason=failed.code,
+            log=self.last_lines(),
         )
 
     async def _read_log(self, stream: asyncio.StreamReader) -> None:

@@ -22,6 +22,10 @@ DEFAULT_CTX_LEN: Final = 4096
 DEFAULT_PARALLEL: Final = 1
 
 
+TERMINATED: Final = 128 + 15
+"""With what status a worker ends that SIGTERM told to, as shells count."""
+
+
 class ProtocolError(Exception):
     """A line that is no message: the other side is no worker, or of another version."""
 

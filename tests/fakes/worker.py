@@ -10,6 +10,7 @@ Use `command(...)` as the *command* of `Worker.start`. As a program it takes its
     --fail MESSAGE             report `failed` with MESSAGE and end
     --ignore-sigterm           SIGTERM does nothing
     --ignore-stop              a stop command does nothing
+    --step-age S               say in each heartbeat that the last step was S seconds ago
     --memory N                 hold N MiB
     --log LINE                 print LINE first (repeatable)
 """
@@ -106,7 +107,7 @@ class Fake:
 
     async def beat(self) -> None:
         while True:
-            self.report(type="heartbeat", active=len(self.active), queued=0, step_age_s=0.0)
+            self.report(type="heartbeat", active=len(self.active), queued=0, step_age_s=self.options.step_age)
             await asyncio.sleep(self.config["heartbeat_s"])
 
     def obey(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -240,6 +241,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--fail")
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--ignore-stop", action="store_true")
+    parser.add_argument("--step-age", type=float, default=0.0)
     parser.add_argument("--memory", type=int, default=0)
     parser.add_argument("--log", action="append", default=[])
     parser.add_argument("control", type=int)

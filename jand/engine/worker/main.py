@@ -44,18 +44,21 @@ def main() -> NoReturn:
     control_fd, lifeline_fd, parent = (int(argument) for argument in sys.argv[1:4])
     lifeline.hold(lifeline_fd, parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the daemon's terminal is the daemon's matter
-    faulthandler.enable()
+    faulthandler.enable(
+        all_threads=False
+    )  # the one that crashed: the others' stacks would push llama.cpp's last words out of the log
     sys.setswitchinterval(LOADING_SWITCH_S)
     control = Control(control_fd)
     config = control.read_config()
     try:
-        Life(control, config).run()
+        life = Life(control, config)
+        life.run()
     except JandError as error:
         fail(control, error)
     except BaseException as error:
         traceback.print_exception(error)
         fail(control, JandError(f"something unexpected went wrong in the worker ({type(error).__name__})"))
-    leave(0)
+    leave(life.status)
 
 
 def fail(control: Control, error: JandError) -> NoReturn:
@@ -74,6 +77,7 @@ class Life:
     """One worker from configuration to exit; the engine's thread and the loop meet here."""
 
     def __init__(self, control: Control, config: protocol.WorkerConfig) -> None:
+        self.status = 0
         self._control = control
         self._config = config
         self._loaded = threading.Event()
@@ -194,7 +198,7 @@ class Life:
             self._loop.call_soon_threadsafe(self._take, command, served)
 
         self._control.obey(pass_on)
-        self._loop.add_signal_handler(signal.SIGTERM, self._turns.close_forced)
+        self._loop.add_signal_handler(signal.SIGTERM, self._terminate)
         self._control.report(protocol.Ready(self._details))
         self._assemble(
             served, prompter
@@ -217,6 +221,10 @@ class Life:
             from jand.engine.worker.embeddings import Embeddings
 
             served.embeddings = Embeddings(model_id, weights, self._embedder)
+
+    def _terminate(self) -> None:
+        self.status = protocol.TERMINATED
+        self._turns.close_forced()
 
     def _take(self, command: protocol.Command, served: http.Served) -> None:
         match command:

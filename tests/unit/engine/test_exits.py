@@ -21,6 +21,12 @@ from jand.engine.exits import describe_exit
         (-63, (), "the worker was killed by signal 63"),
         (1, ("nothing to say",), "the worker ended with status 1"),
         (0, ("error: x",), "the worker ended with status 0"),
+        (143, ("error: x",), "the worker was ended by SIGTERM"),
+        (
+            1,
+            ("error loading model: no key", "failed to load"),
+            "the worker ended with status 1 (error loading model: no key)",
+        ),
     ],
 )
 def test_exit_in_words(returncode: int, log: tuple[str, ...], message: str) -> None:

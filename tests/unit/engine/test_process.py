@@ -223,6 +223,30 @@ async def test_a_frozen_worker_is_found_out_by_its_missing_heartbeats(config: Wo
     assert gone(worker.pid)
 
 
+async def test_a_worker_that_goes_silent_while_it_loads_is_not_waited_for_until_the_start_timeout(
+    config: WorkerConfig,
+) -> None:
+    start = Worker.start(replace(config, heartbeat_s=0.05), command=fake.command("--hang", "load"), start_timeout_s=60)
+    with pytest.raises(WorkerDiedError, match=r"gave no sign of life and was killed") as caught:
+        async with asyncio.timeout(8):
+            await start
+
+    assert caught.value.facts["phase"] == "load"
+
+
+async def test_an_engine_that_finishes_no_step_is_hung_however_well_its_process_answers(config: WorkerConfig) -> None:
+    beat_s = 0.1
+    slow = await Worker.start(replace(config, heartbeat_s=beat_s), command=fake.command("--step-age", "17.9"))
+    stuck = await Worker.start(
+        replace(config, heartbeat_s=beat_s, socket=f"{config.socket}2"), command=fake.command("--step-age", "18.1")
+    )
+    note = await stuck.wait()
+    assert await ask(slow)
+    await slow.stop(grace_s=5)
+
+    assert note.message == "the worker gave no sign of life and was killed"
+
+
 async def test_runtime_defaults_can_be_changed_while_running(config: WorkerConfig) -> None:
     worker = await Worker.start(config, command=fake.command("--tokens", "9"))
     worker.set_runtime({"token_limit": 2})
