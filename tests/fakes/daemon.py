@@ -170,3 +170,14 @@ class DaemonProcess:
         """Return the exit status."""
         assert self.process is not None
         return await asyncio.to_thread(self.process.wait, timeout_s)
+
+
+def find_worker(daemon: DaemonProcess, model: str) -> psutil.Process | None:
+    """Find the process that serves or loads *model*: the daemon gives a worker its model's id as the last argument."""
+    for process in daemon.workers():
+        try:
+            if process.cmdline()[-1:] == [model] and process.status() != psutil.STATUS_ZOMBIE:
+                return process
+        except psutil.Error:
+            continue
+    return None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import os
 import random
 import signal
+import sys
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -14,7 +16,7 @@ import psutil
 import pytest
 
 from tests.fakes import gguf_files
-from tests.fakes.daemon import DaemonProcess
+from tests.fakes.daemon import DaemonProcess, find_worker
 from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
@@ -22,7 +24,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(1800)
 
-SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT)
+SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP, signal.SIGTERM, signal.SIGABRT)
+HANG = "--hang-timeout=4"
+"""What a stopped worker gets before it is killed; shorter than the default, and longer than a busy machine keeps a living one waiting."""
+
+FAILURES = {"worker-died", "upstream-failed", "start-failed", "shutting-down"}
 
 
 def install(models: Path, name: str) -> None:
@@ -57,10 +63,12 @@ async def ask(daemon: DaemonProcess, model: str, *, stream: bool) -> str:
 async def test_workers_killed_at_random_moments_under_load(tmp_path: Path, soak: bool) -> None:
     kills = 200 if soak else 10
     random_numbers = random.Random(7)
+    orders = [random_numbers.sample(SIGNALS, len(SIGNALS)) for _ in range(kills // len(SIGNALS))]
+    sent: Counter[str] = Counter()
     for name in ("victim", "bystander"):
         install(tmp_path / "models", name)
     outcomes: dict[str, list[str]] = {"victim": [], "bystander": []}
-    async with DaemonProcess(tmp_path, "--log-level", "info") as daemon:
+    async with DaemonProcess(tmp_path, HANG, "--log-level", "info") as daemon:
         over = asyncio.Event()
 
         async def client(model: str, number: int) -> None:
@@ -68,14 +76,20 @@ async def test_workers_killed_at_random_moments_under_load(tmp_path: Path, soak:
                 outcomes[model].append(await ask(daemon, model, stream=bool(number % 2)))
 
         clients = [asyncio.create_task(client(model, number)) for model in outcomes for number in range(3)]
-        for _ in range(kills):
-            await serves_again(outcomes["victim"])
+        for number in range(kills):
+            # Two of three meet a worker that serves, the third one that loads or has just come up.
+            if number % 3:
+                await serves_again(outcomes["victim"])
             await asyncio.sleep(random_numbers.random() * 0.3)
-            worker = await find_worker(daemon, "victim")
-            if worker is not None:
-                os.kill(worker, random_numbers.choice(SIGNALS))
+            await until(lambda: find_worker(daemon, "victim") is not None, 60, what="a worker to kill")
+            chosen = orders[number // len(SIGNALS)][number % len(SIGNALS)]
+            if (worker := find_worker(daemon, "victim")) is not None:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.send_signal(chosen)
+                    sent[chosen.name] += 1
             # A person's start after each death: this is about deaths, not about crash loops.
             await daemon.call("PUT", "/v1/models/victim/start", status=None)
+        await serves_again(outcomes["victim"])
         over.set()
         await asyncio.gather(*clients)
         # The last death may be noticed only now: the first question may still meet it, a later one must not.
@@ -89,17 +103,12 @@ async def test_workers_killed_at_random_moments_under_load(tmp_path: Path, soak:
         await daemon.call("PUT", "/v1/models/bystander/stop")
         assert daemon.workers() == []
 
+    sys.stderr.write(f"sent {dict(sent)}; { ({name: dict(Counter(ends)) for name, ends in outcomes.items()}) }\n")
+    assert sum(sent.values()) >= kills * 0.9
     assert set(outcomes["bystander"]) == {"answered"}
-    assert set(outcomes["victim"]) <= {"answered", "worker-died", "upstream-failed", "start-failed", "crash-loop"}
+    assert set(outcomes["victim"]) <= {"answered", *FAILURES}
 
 
 async def serves_again(outcomes: list[str]) -> None:
     before = outcomes.count("answered")
     await until(lambda: outcomes.count("answered") > before, 60, what="the model to serve again")
-
-
-async def find_worker(daemon: DaemonProcess, model: str) -> int | None:
-    found = await daemon.find(model)
-    assert found is not None
-    pid = found["details"].get("pid")
-    return pid if pid and psutil.pid_exists(pid) else None

@@ -14,7 +14,7 @@ import pytest
 
 from tests.fakes import gguf_files, tiny_models
 from tests.fakes.completing import LONG, complete, long_answer
-from tests.fakes.daemon import DaemonProcess
+from tests.fakes.daemon import DaemonProcess, find_worker
 from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
@@ -41,17 +41,6 @@ MANY = (
 )
 HUNG = "the worker gave no sign of life and was killed"
 BEAT = "--hang-timeout=4"
-
-
-def find_worker(daemon: DaemonProcess, model: str) -> psutil.Process | None:
-    """Find the process that serves or loads *model*: the daemon gives a worker its model's id as the last argument."""
-    for process in daemon.workers():
-        try:
-            if process.cmdline()[-1:] == [model] and process.status() != psutil.STATUS_ZOMBIE:
-                return process
-        except psutil.Error:
-            continue
-    return None
 
 
 async def worker_of(daemon: DaemonProcess, model: str) -> psutil.Process:
