@@ -98,12 +98,13 @@ def test_a_crash_loop_lasts_until_it_is_forgotten_and_deaths_far_apart_are_none(
     crashes = Crashes()
     for number in range(2 * CRASHES_IN_LOOP):
         crashes.note(number * CRASH_WINDOW_S / (CRASHES_IN_LOOP - 1))
-    assert not crashes.is_loop
+    seen = [crashes.is_loop]
     for number in range(CRASHES_IN_LOOP):
-        assert not crashes.is_loop
         crashes.note(10_000.0 + number)
-    assert crashes.is_loop
+        seen.append(crashes.is_loop)
     crashes.note(20_000.0)
-    assert crashes.is_loop
+    seen.append(crashes.is_loop)
     crashes.forget()
-    assert not crashes.is_loop
+    seen.append(crashes.is_loop)
+
+    assert seen == [False] * CRASHES_IN_LOOP + [True, True, False]
