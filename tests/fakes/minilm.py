@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
+import math
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +50,7 @@ def read_weights() -> Weights:
     return found
 
 
+@functools.cache
 def read_vocabulary() -> list[str]:
     return (directory() / "vocab.txt").read_text(encoding="utf-8").splitlines()
 
@@ -126,9 +132,14 @@ def _target(name: str) -> str | None:
     return f"blk.{number}.{_LAYERS[stem]}.{kind}"
 
 
+@functools.cache
+def _ids() -> dict[str, int]:
+    return {word: index for index, word in enumerate(read_vocabulary())}
+
+
 def tokenize(text: str) -> list[int]:
     """Split lower-case ASCII words as WordPiece does."""
-    ids = {word: index for index, word in enumerate(read_vocabulary())}
+    ids = _ids()
     tokens = [ids["[CLS]"]]
     spaced = "".join(f" {char} " if not char.isalnum() and not char.isspace() else char for char in text.lower())
     for word in spaced.split():
@@ -161,7 +172,7 @@ def embed(weights: Weights, tokens: list[int]) -> npt.NDArray[np.float32]:
 def _attend(state: npt.NDArray[np.float32], weights: Weights, layer: str, heads: int) -> npt.NDArray[np.float32]:
     parts = [_dense(state, weights, f"{layer}attention.self.{part}") for part in ("query", "key", "value")]
     query, key, value = (part.reshape(len(state), heads, -1).transpose(1, 0, 2) for part in parts)
-    scores = query @ key.transpose(0, 2, 1) / np.sqrt(query.shape[-1])
+    scores = query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[-1])
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     mixed = (scores / scores.sum(axis=-1, keepdims=True)) @ value
     return _dense(mixed.transpose(1, 0, 2).reshape(len(state), -1), weights, layer + "attention.output.dense")
@@ -180,7 +191,33 @@ def _norm(state: npt.NDArray[np.float32], weights: Weights, name: str) -> npt.ND
 
 
 def _gelu(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    from math import erf
-
-    result: npt.NDArray[np.float32] = value * 0.5 * (1 + np.vectorize(erf, otypes=[np.float32])(value / np.sqrt(2.0)))
+    """Take erf from a table of a thousandth's steps: within 2e-7 of the function, and a hundred times as quick as math.erf for each."""
+    points, known = _erf()
+    half = np.interp(value / np.sqrt(2.0), points, known).astype(np.float32) + 1
+    result: npt.NDArray[np.float32] = value * np.float32(0.5) * half
     return result
+
+
+@functools.cache
+def _erf() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    points = np.linspace(-6, 6, 12_001)
+    return points, np.array([math.erf(point) for point in points])
+
+
+def embed_apart(texts: list[str]) -> npt.NDArray[np.float32]:
+    """Return the vectors of *texts*, computed in a process of its own on one thread: on busy cores OpenBLAS' threads wait for one another ten times as long."""
+    child = subprocess.run(
+        [sys.executable, "-m", "tests.fakes.minilm"],
+        input=json.dumps(texts),
+        capture_output=True,
+        check=True,
+        text=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    return np.array(json.loads(child.stdout), dtype=np.float32)
+
+
+if __name__ == "__main__":
+    read = read_weights()
+    json.dump([embed(read, tokenize(text)).tolist() for text in json.load(sys.stdin)], sys.stdout)
