@@ -208,7 +208,7 @@ def xllamacpp(load: Load, cache: Path = CACHE) -> Iterator[Place]:
 
 @contextlib.contextmanager
 def llama_cpp_server(load: Load, cache: Path = CACHE) -> Iterator[Place]:
-    """It has one conversation at a time, so its context is that of one."""
+    """Run it with the context of one conversation: it has one at a time."""
     port = _free_port()
     command = [str(install_llama_cpp_server(cache)), "-m", "llama_cpp.server", "--model", str(load.weights)]
     command += ["--n_ctx", str(load.ctx_len), "--n_threads", str(load.threads), "--n_threads_batch", str(load.threads)]

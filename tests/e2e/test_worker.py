@@ -363,6 +363,17 @@ async def test_seed_makes_answers_repeat(ask: Asker) -> None:
     assert said(await ask.ok(TEXT, **wanted)) != said(await ask.ok(TEXT, **{**wanted, "seed": 43}))
 
 
+async def test_character_that_the_limit_cuts_off_is_left_out(ask: Asker) -> None:
+    """The tiny model has a token for each byte, so every limit cuts somewhere else."""
+    text = "é€😀a"
+    for count in range(1, len(text.encode()) + 1):
+        wanted = {"prompt": "x", "grammar": f'root ::= "{text}"', "max_tokens": count}
+        whole = text.encode()[:count].decode("utf-8", "ignore")
+        answer = await ask.ok(TEXT, **wanted)
+        assert said(answer) == whole == streamed(await ask.stream(TEXT, **wanted))
+        assert answer["usage"]["completion_tokens"] == count
+
+
 # -- limits and refusals --------------------------------------------------------------------------------------------------
 
 

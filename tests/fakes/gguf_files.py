@@ -130,11 +130,11 @@ def tiny_llama(
     writer.add_head_count_kv(_KV_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(_WIDTH // _HEADS)
-    tokens = _add_vocabulary(writer, vocab)
+    tokens = add_vocabulary(writer, vocab)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     _add_llama_weights(writer, np.random.default_rng(seed), tokens)
-    _finish(writer)
+    finish(writer)
     if parts == 1:
         return (path,)
     written = tuple(path.with_name(f"{path.stem}-{no:05d}-of-{parts:05d}.gguf") for no in range(1, parts + 1))
@@ -142,7 +142,7 @@ def tiny_llama(
     return written
 
 
-def _add_vocabulary(writer: GGUFWriter, words: Sequence[str]) -> int:
+def add_vocabulary(writer: GGUFWriter, words: Sequence[str]) -> int:
     import gguf
 
     normal, byte, control, unknown = (
@@ -239,7 +239,7 @@ def projector(path: Path, *, seed: int = 0) -> Path:
         linear(block + "ffn_down", width, inner)
     linear("mm.0", _WIDTH, width)
     linear("mm.2", _WIDTH, _WIDTH)
-    _finish(writer)
+    finish(writer)
     return path
 
 
@@ -251,7 +251,7 @@ def _add(writer: GGUFWriter, dice: Generator, name: str, *shape: int) -> None:
     writer.add_tensor(name, weights.astype(np.float32))
 
 
-def _finish(writer: GGUFWriter) -> None:
+def finish(writer: GGUFWriter) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -25,8 +25,9 @@ class TextStream:
         return self._release(self._decoder.decode(piece), last=False)
 
     def end(self) -> str:
-        """Return what was held back, with a broken last character replaced."""
-        return self._release(self._decoder.decode(b"", final=True), last=True)
+        """Return what was held back, without the beginning of a character that the end has cut off: llama.cpp's server drops it too."""
+        self._decoder.reset()
+        return self._release("", last=True)
 
     def _release(self, text: str, *, last: bool) -> str:
         if self.stopped is not None:

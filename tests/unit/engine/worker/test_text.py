@@ -64,5 +64,13 @@ def test_longest_of_the_first_stop_strings_counts(stops: list[str], stopped: str
 def test_broken_bytes_become_replacement_characters() -> None:
     stream = TextStream()
     assert stream.feed(b"\xff") == "\ufffd"
-    assert stream.feed("é".encode()[:1]) == ""
-    assert stream.end() == "\ufffd"
+    assert stream.feed("é".encode()[:1] + b"a") == "\ufffda"
+
+
+@given(TEXTS, st.integers(0, 200), st.lists(st.sampled_from(["é€", "zz"])))
+def test_character_that_the_end_cuts_off_is_not_shown(text: str, place: int, stops: list[str]) -> None:
+    data = text.encode()[: place % (len(text.encode()) + 1)]
+    stream = TextStream(stops)
+    shown = stream.feed(data) + stream.end()
+    if stream.stopped is None:
+        assert shown == data.decode("utf-8", "ignore")

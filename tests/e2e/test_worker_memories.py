@@ -1,0 +1,88 @@
+"""Models whose memory is not a Llama's: what is kept of a conversation never changes what is said next."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from jand.engine.process import Worker
+from jand.engine.protocol import WorkerConfig
+from tests.fakes import gguf_memories
+from tests.fakes.asking import TEXT, Asker, said
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
+
+LONG = 3 * gguf_memories.WINDOW
+PARALLEL = 3
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["gemma", "mamba"])
+async def worker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worker]:
+    folder = tmp_path_factory.mktemp(request.param)
+    write = gguf_memories.tiny_gemma if request.param == "gemma" else gguf_memories.tiny_mamba
+    init = {"ctx_len": 512, "n_parallel": PARALLEL, "n_threads": 1, "n_batch": 64}
+    config = WorkerConfig(request.param, (str(write(folder / "m.gguf")),), str(folder / "w.sock"), init=init)
+    started = await Worker.start(config)
+    assert started.details["prefix_reuse"] is (request.param == "gemma")
+    yield started
+    note = await started.stop(grace_s=5)
+    assert note.code == 0, note
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def ask(worker: Worker) -> AsyncIterator[Asker]:
+    async with Asker(worker.socket) as asker:
+        yield asker
+
+
+async def answer(ask: Asker, prompt: list[int], **more: Any) -> tuple[str, int]:
+    """Return what is said after *prompt* and how many of its tokens were known."""
+    wanted = {"max_tokens": 12, "temperature": 0, "ignore_eos": True, **more}
+    found = await ask.ok(TEXT, prompt=prompt, **wanted)
+    return said(found), found["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+
+def numbers(seed: int, count: int = LONG) -> list[int]:
+    return [1, *(3 + (seed * 31 + 7 * at + at * at) % 250 for at in range(count - 1))]
+
+
+async def test_conversation_that_goes_on_is_not_read_again(ask: Asker) -> None:
+    prompt = numbers(1)
+    await answer(ask, prompt, max_tokens=1)
+    longer = [*prompt, 9, 8, 7]
+    known = await answer(ask, longer)
+    assert known[1] == len(prompt)
+    assert known[0] == (await answer(ask, longer, cache_prompt=False))[0]
+
+
+@pytest.mark.parametrize("shared", [1, LONG // 2, LONG - 3])
+async def test_conversation_that_turns_elsewhere_forgets_what_it_must(worker: Worker, ask: Asker, shared: int) -> None:
+    """The window may have let go of what the next token would look at, and a recurrent state holds what is to be forgotten: nothing would report it."""
+    first = numbers(2)
+    await answer(ask, first)
+    other = [*first[:shared], *numbers(100 + shared, 40)[1:]]
+    known = await answer(ask, other)
+    assert known[0] == (await answer(ask, other, cache_prompt=False))[0]
+    if shared > 1:  # for a single token no slot is preferred
+        assert known[1] == (shared if worker.details["prefix_reuse"] else 0)
+    same = await answer(ask, other)
+    assert same[0] == known[0]
+
+
+async def test_conversations_side_by_side_do_not_disturb_one_another(ask: Asker) -> None:
+    prompts = [numbers(number, 20 + 23 * number) for number in range(3, 3 + 2 * PARALLEL)]
+    alone = [(await answer(ask, prompt, cache_prompt=False))[0] for prompt in prompts]
+    assert len(set(alone)) > PARALLEL
+    together = await asyncio.gather(*(answer(ask, prompt) for prompt in prompts))
+    assert [text for text, _ in together] == alone
+
+
+async def test_several_answers_to_one_prompt_agree(ask: Asker) -> None:
+    found = await ask.ok(TEXT, prompt=numbers(50), n=PARALLEL, max_tokens=10, temperature=0, ignore_eos=True)
+    assert len({choice["text"] for choice in found["choices"]}) == 1
