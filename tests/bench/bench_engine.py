@@ -99,7 +99,7 @@ class Bench:
 
     @property
     def jand(self) -> Place:
-        return Place(JAND, socket=str(self.daemon.socket), model=MODEL)
+        return Place(JAND, path=str(self.daemon.socket), model=MODEL)
 
     @contextlib.contextmanager
     def servers(self, *more: Callable[..., contextlib.AbstractContextManager[Place]]) -> Iterator[list[Place]]:
@@ -201,7 +201,7 @@ class Bench:
     async def relay(self) -> None:
         """Ask worker and daemon in turns; the first with a model whose tokens take next to nothing, so that the difference shows."""
         for model, tokens in (("tiny", 1500), (MODEL, self.tokens)):
-            direct, relayed = await self.worker_of(model), Place("relayed", socket=str(self.daemon.socket), model=model)
+            direct, relayed = await self.worker_of(model), Place("relayed", path=str(self.daemon.socket), model=model)
             added = []
             for turn in range(self.rounds):
                 taken = {}
@@ -222,7 +222,7 @@ class Bench:
         await self.daemon.call("PUT", f"/v1/models/{model}/start")
         (worker,) = [each for each in self.daemon.workers() if each.cmdline()[-1] == model]
         (listening,) = {each.laddr for each in worker.net_connections("unix") if str(each.laddr).endswith(".sock")}
-        return Place("direct", socket=str(listening), model=model, pid=worker.pid)
+        return Place("direct", path=str(listening), model=model, pid=worker.pid)
 
 
 @contextlib.contextmanager

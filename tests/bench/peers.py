@@ -60,23 +60,23 @@ class Place:
     """Where a server listens: the path of a socket, or a port of this machine. *model* is what its requests must name."""
 
     name: str
-    socket: str = ""
+    path: str = ""
     port: int = 0
     model: str = "model"
     pid: int = 0
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self.socket:
-            return await asyncio.open_unix_connection(self.socket, limit=1 << 24)
+        if self.path:
+            return await asyncio.open_unix_connection(self.path, limit=1 << 24)
         return await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24)
 
     def call(self) -> socket.socket:
         """Return a connection that blocks."""
-        if not self.socket:
+        if not self.path:
             return socket.create_connection(("127.0.0.1", self.port), 5)
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(5)
-        connection.connect(self.socket)
+        connection.connect(self.path)
         return connection
 
 
@@ -176,7 +176,7 @@ def llama_server(load: Load, cache: Path = CACHE, *more: str) -> Iterator[Place]
         with _running(
             [*command, *("--host", path), *("--offline", "--no-ui"), *more], Path(scratch) / "log"
         ) as process:
-            place = Place("llama-server", socket=path, pid=process.pid)
+            place = Place("llama-server", path=path, pid=process.pid)
             _wait(place, process)
             yield place
 
