@@ -34,6 +34,7 @@ VERBS: Final = {
         "check", "Validate a models folder, or the folder of one model, offline; exit status 1 where anything is wrong."
     ),
     "doctor": Verb("doctor", "Look at everything that jand depends on, and say what is wrong and what mends it."),
+    "manual": Verb("manual", "Show the reference pages: model JSON, clients, operations, errors, architecture."),
     "config": Verb("config", "Print every setting, its value, and where it came from."),
     "demo": Verb(
         "demo", "Show the whole story in a scratch folder: start a daemon, drop a real model, start it, ask it, stop."
