@@ -144,6 +144,10 @@ class Client:
     async def version(self) -> Json:
         return await self._call("GET", "/version")
 
+    async def reload(self) -> Json:
+        """Let the daemon read its settings again; return which were applied and which need a restart."""
+        return await self._call("POST", "/v1/reload")
+
     # Streams.
 
     async def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **parameters: Any) -> AsyncIterator[Json]:

@@ -9,23 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import gc
 import importlib.metadata
 import os
 import platform
 import shutil
-import signal
 import tempfile
 import time
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 import jand
 from jand.api.app import create_app
-from jand.api.listen import Listeners, inherited_sockets, open_listeners
+from jand.api.listen import Listeners, adopt_descriptor, inherited_sockets, open_listeners
 from jand.api.settings import ApiSettings, ListenSettings
 from jand.download import hardware
 from jand.download.downloader import Downloader
@@ -33,6 +33,7 @@ from jand.download.neighbours import places_from
 from jand.download.reuse import Reuse
 from jand.download.settings import DownloadSettings, settings_from
 from jand.engine.remote.credentials import Credentials
+from jand.errors import SettingsError
 from jand.library.findings import Tree
 from jand.library.headers import HeaderCache
 from jand.library.library import LibrarySettings
@@ -45,11 +46,17 @@ from jand.lifecycle.remotes import RemoteModels, by_engine
 from jand.lifecycle.tally import Tally
 from jand.lifecycle.workers import LocalWorkers
 from jand.paths import Janroot, shipped_example
+from jand.service.dump import dump
+from jand.service.launchd import activated_descriptors
+from jand.service.live import Live
 from jand.service.lock import PidFile, RootLock
-from jand.service.notify import Both, Notifier
-from jand.tasks import TaskSet
+from jand.service.notify import Both, Notifier, reloading, watchdog_period
+from jand.service.reload import Reloaded, Reloader, log_outcome
+from jand.service.reporting import Reporter
+from jand.service.signals import Signals
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
     from jand.log import Logs
@@ -82,7 +89,7 @@ async def run(loaded: Loaded, logs: Logs, *listeners: Listener) -> int:
         root.models.mkdir(parents=True, exist_ok=True)
         ignore_lease_signal()
         with _worker_directory() as directory:
-            await _serve(settings, root, directory, notifier)
+            await _serve(loaded, logs, directory, notifier)
     finally:
         if pid_file is not None:
             pid_file.release()
@@ -90,56 +97,88 @@ async def run(loaded: Loaded, logs: Logs, *listeners: Listener) -> int:
     return 0
 
 
-async def _serve(settings: Settings, root: Janroot, directory: Path, notifier: Listener) -> None:
-    budget = settings.memory_budget or (await asyncio.to_thread(hardware.measure)).memory_budget
-    manager = _build_manager(settings, root, directory, budget)
-    signals = _Signals()
-    app = create_app(manager, ApiSettings.of(settings), version_facts=_version_facts())
-    inherited = inherited_sockets(os.environ, pid=os.getpid())
-    listeners = await open_listeners(app, ListenSettings.of(settings, inherited=inherited))
-    signals.install(manager)
-    log.info("listening", on=listeners.addresses, root=str(root.path), version=jand.__version__, pid=os.getpid())
+async def _serve(loaded: Loaded, logs: Logs, directory: Path, listener: Listener) -> None:
+    settings = loaded.settings
+    measured = (await asyncio.to_thread(hardware.measure)).memory_budget
+    live = _build(settings, directory, settings.memory_budget or measured, measured, logs)
+    manager = live.manager
+    reloader = Reloader(loaded, live.table(), refresh=logs.reopen)
+    period_s = watchdog_period(os.environ, os.getpid())
+    reporter = Reporter(manager, listener, beats=bool(os.environ.get("NOTIFY_SOCKET")), watchdog_s=period_s)
+    signals = Signals()
+
+    async def reload(reason: str) -> Reloaded:
+        listener.send(*reloading())
+        try:
+            outcome = await reloader.reload()
+        finally:
+            reporter.ready_again()
+        log_outcome(outcome, reason)
+        return outcome
+
+    async def reload_on_request() -> dict[str, Any]:
+        return dataclasses.asdict(await reload("request"))
+
+    async def hang_up() -> None:
+        try:
+            await reload("SIGHUP")
+        except SettingsError as error:
+            log.error("settings not read again", reason=error.message, hint=error.hint)  # noqa: TRY400 - a person's file, no fault of ours
+        log.info("scanned", reason="SIGHUP", **await manager.rescan())
+
+    app = create_app(manager, ApiSettings.of(settings), version_facts=_version_facts(), reload=reload_on_request)
+    listen = ListenSettings.of(settings, inherited=_handed_over(), insists=loaded.is_given("socket"))
+    listeners = await open_listeners(app, listen)
+    signals.install(reload=hang_up, dump=functools.partial(dump, manager))
+    log.info("listening", on=listeners.addresses, root=str(settings.root), version=jand.__version__, pid=os.getpid())
     watching = asyncio.create_task(manager.run(), name="manager")
     asked = asyncio.create_task(signals.asked.wait(), name="signals")
-    ready = asyncio.create_task(_say_ready(manager, notifier), name="ready")
+    reporting = asyncio.create_task(reporter.run(), name="reports")
     sparing = asyncio.create_task(_spare_collector(manager), name="first scan without collector")
     try:
         await asyncio.wait([watching, asked], return_when=asyncio.FIRST_COMPLETED)
-        notifier.send("STOPPING=1")
+        reporter.stopping()
         log.info("stopping", reason=signals.reason or "watching failed")
         began = time.monotonic()
         await _wind_down(manager, listeners, signals)
         log.info("stopped", seconds=round(time.monotonic() - began, 2))
     finally:
-        signals.remove()
-        for task in (watching, asked, ready, sparing):
+        await signals.remove()
+        for task in (watching, asked, reporting, sparing):
             task.cancel()
-        await asyncio.gather(asked, ready, sparing, return_exceptions=True)
+        await asyncio.gather(asked, reporting, sparing, return_exceptions=True)
         with contextlib.suppress(asyncio.CancelledError):
             await watching
 
 
-async def _wind_down(manager: Manager, listeners: Listeners, signals: _Signals) -> None:
+def _handed_over() -> tuple[socket.socket, ...]:
+    """Return the sockets that systemd or launchd has bound for us."""
+    return (*inherited_sockets(os.environ, pid=os.getpid()), *map(adopt_descriptor, activated_descriptors()))
+
+
+async def _wind_down(manager: Manager, listeners: Listeners, signals: Signals) -> None:
     """Let streams and workers end together, within `STREAMS_S`; a second signal ends the patience."""
     async with asyncio.TaskGroup() as group:
         patient = [
             group.create_task(listeners.close(grace_s=STREAMS_S), name="close listeners"),
             group.create_task(manager.close(grace_s=STREAMS_S), name="close manager"),
         ]
-        impatient = group.create_task(signals.cut_short(manager, listeners), name="second signal")
+        impatient = group.create_task(_cut_short(manager, listeners, signals), name="second signal")
         await asyncio.wait(patient)
         impatient.cancel()
+
+
+async def _cut_short(manager: Manager, listeners: Listeners, signals: Signals) -> None:
+    """Wait for a second signal and end what is being waited for."""
+    await signals.again.wait()
+    log.warning("stopping at once", reason=f"a second signal, {signals.reason}")
+    await asyncio.gather(listeners.close(grace_s=0.0), manager.close(grace_s=0.0, force=True))
 
 
 def _version_facts() -> dict[str, str]:
     """Return the versions that a report of a fault needs; llama.cpp's is read from its package, never by importing it."""
     packages = ("llama-cpp-python", "aiohttp", "watchdog", "pydantic")
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
-
-
-async def _say_ready(manager: Manager, notifier: Listener) -> None:
-    await manager.ready.wait()
-    notifier.send("READY=1", f"STATUS={len(manager.list())} models")
 
 
 async def _spare_collector(manager: Manager) -> None:
@@ -156,44 +195,6 @@ async def _spare_collector(manager: Manager) -> None:
         gc.enable()
 
 
-class _Signals:
-    """SIGTERM and SIGINT ask for the end, and a second one for a quick end; SIGHUP asks for a scan of everything."""
-
-    NUMBERS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.again = asyncio.Event()
-        self.reason = ""
-        self._tasks = TaskSet()
-
-    def install(self, manager: Manager) -> None:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._end, "SIGTERM")
-        loop.add_signal_handler(signal.SIGINT, self._end, "SIGINT")
-        loop.add_signal_handler(signal.SIGHUP, self._scan, manager)
-
-    def remove(self) -> None:
-        for number in self.NUMBERS:
-            asyncio.get_running_loop().remove_signal_handler(number)
-
-    def _end(self, name: str) -> None:
-        (self.again if self.asked.is_set() else self.asked).set()
-        self.reason = name
-
-    async def cut_short(self, manager: Manager, listeners: Listeners) -> None:
-        """Wait for a second signal and end what is being waited for."""
-        await self.again.wait()
-        log.warning("stopping at once", reason=f"a second signal, {self.reason}")
-        await asyncio.gather(listeners.close(grace_s=0.0), manager.close(grace_s=0.0, force=True))
-
-    def _scan(self, manager: Manager) -> None:
-        self._tasks.spawn(self._rescan(manager), name="scan on SIGHUP")
-
-    async def _rescan(self, manager: Manager) -> None:
-        log.info("scanned", reason="SIGHUP", **await manager.rescan())
-
-
 @contextlib.contextmanager
 def _worker_directory() -> Iterator[Path]:
     """Make a directory for the workers' sockets that this user alone can enter.
@@ -207,7 +208,8 @@ def _worker_directory() -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _build_manager(settings: Settings, root: Janroot, directory: Path, budget: int) -> Manager:
+def _build(settings: Settings, directory: Path, budget: int, measured: int, logs: Logs) -> Live:
+    root = Janroot(settings.root)
     notes = Notes(root.own / "state.json")
     tally = Tally()
     workers = LocalWorkers(
@@ -217,7 +219,8 @@ def _build_manager(settings: Settings, root: Janroot, directory: Path, budget: i
     remotes = RemoteModels(credentials, proxies=urllib.request.getproxies())
     trees = [Tree(root.models, "models"), *(Tree(path, str(path), writable=False) for path in settings.extra_models)]
     download = _download_settings(settings)
-    return Manager(
+    downloader = Downloader(download)
+    manager = Manager(
         trees,
         ManagerSettings(
             start_on_request=settings.start_on_request,
@@ -230,12 +233,13 @@ def _build_manager(settings: Settings, root: Janroot, directory: Path, budget: i
         headers=HeaderCache(root.own / "headers"),
         notes=notes,
         launch=by_engine(workers.launch, remotes.launch),
-        downloader=Downloader(download),
+        downloader=downloader,
         admission=Admission(budget, notes),
         tally=tally,
         catalog=Catalog(root.catalog, shipped_example() / "catalog"),
         reuse=Reuse(places_from(os.environ, Path.home()), download.endpoint, has_writer) if settings.reuse else None,
     )
+    return Live(manager, workers, credentials, downloader, logs, measured)
 
 
 def _download_settings(settings: Settings) -> DownloadSettings:

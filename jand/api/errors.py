@@ -51,6 +51,7 @@ STATUS: Final[dict[str, int]] = {
     "bad-binary": 409,
     "incomplete-binary": 409,
     "legacy-ggml": 409,
+    "bad-setting": 409,
     # Why something cannot be fetched, where it is asked for by name: what the origin or the disk says.
     "bad-origin": 400,
     "bad-file-name": 400,
@@ -88,7 +89,6 @@ STATUS: Final[dict[str, int]] = {
     "not-ready": 503,
     "shutting-down": 503,
     # What ends the daemon before it answers, or is a client's own.
-    "bad-setting": 500,
     "root-locked": 500,
     "socket-in-use": 500,
     "socket-unusable": 500,

@@ -1,4 +1,4 @@
-"""What a person should mend, and a full scan on demand."""
+"""What a person should mend; a full scan and a look at the settings on demand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from aiohttp import web
 
 from jand.api.models import LIST_ENDS, LIST_OPENS
 from jand.api.render import encode_problem
-from jand.api.schemas import Nothing, RescanAnswer
+from jand.api.schemas import Nothing, ReloadAnswer, RescanAnswer
 
 if TYPE_CHECKING:
     from jand.api.route import Call
@@ -21,3 +21,7 @@ async def list_problems(call: Call[Nothing, Nothing]) -> web.Response:
 
 async def rescan(call: Call[Nothing, Nothing]) -> RescanAnswer:
     return RescanAnswer.model_validate(dict(await call.shared.manager.rescan()))
+
+
+async def reload(call: Call[Nothing, Nothing]) -> ReloadAnswer:
+    return ReloadAnswer.model_validate(await call.shared.reload())

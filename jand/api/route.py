@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import structlog
 from aiohttp import web
@@ -39,6 +39,7 @@ class Shared:
     drain: Drain
     facts: Mapping[str, str]
     description: Callable[[], bytes]
+    reload: Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)

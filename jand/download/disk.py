@@ -26,7 +26,7 @@ class Space:
     """What is still to be written to each device, by whom. Used from several threads."""
 
     def __init__(self, min_free: int, *, retry_after_s: float) -> None:
-        self._min_free = min_free
+        self.min_free = min_free
         self._retry_after_s = retry_after_s
         self._lock = threading.Lock()
         self._wanted: dict[int, dict[object, int]] = {}
@@ -36,7 +36,7 @@ class Space:
         device = os.fstat(descriptor).st_dev
         status = os.fstatvfs(descriptor)
         free = status.f_bavail * status.f_frsize
-        reserve = reserve_of(status, self._min_free)
+        reserve = reserve_of(status, self.min_free)
         with self._lock:
             claims = self._wanted.setdefault(device, {})
             others = sum(count for other, count in claims.items() if other is not who)

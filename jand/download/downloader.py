@@ -79,8 +79,9 @@ class Downloader:
         self._settings = settings
         self._web = Web(settings)
         self._planner = Planner(Hub(self._web, settings), settings, measure)
-        space = Space(settings.min_free, retry_after_s=settings.retry.disk_full_s)
-        self._means = Means(self._web, settings, Bandwidth(settings.bandwidth_limit), space)
+        self._space = Space(settings.min_free, retry_after_s=settings.retry.disk_full_s)
+        self._bandwidth = Bandwidth(settings.bandwidth_limit)
+        self._means = Means(self._web, settings, self._bandwidth, self._space)
         self._slots = Slots(settings.concurrency)
         self._tasks = TaskSet()
         self._shared: dict[tuple[Path, str], _Shared] = {}
@@ -92,6 +93,13 @@ class Downloader:
     def endpoint(self) -> str:
         """The hub's address."""
         return self._settings.endpoint
+
+    def tune(self, *, concurrency: int, bandwidth_limit: int | None, min_free: int) -> None:
+        """Let other limits count from now on; what is on its way goes on."""
+        self._slots.resize(concurrency)
+        self._bandwidth.limit(bandwidth_limit)
+        self._space.min_free = min_free
+        self._planner.min_free = min_free
 
     async def plan(
         self,

@@ -22,6 +22,10 @@ class Bandwidth:
         self._rate = rate
         self._paid_until = 0.0
 
+    def limit(self, rate: int | None) -> None:
+        """Let *rate* count from the next piece on."""
+        self._rate = rate
+
     @property
     def read_size(self) -> int:
         """How much to read at once: less where the limit is low, so that nobody waits long for one piece."""

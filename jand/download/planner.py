@@ -52,6 +52,7 @@ class Planner:
     def __init__(self, hub: Hub, settings: DownloadSettings, measure: Callable[[], Machine]) -> None:
         self._hub = hub
         self._settings = settings
+        self.min_free = settings.min_free
         self._measure = measure
         self._machine: Machine | None = None
         self._measuring = asyncio.Lock()
@@ -102,7 +103,7 @@ class Planner:
         while not existing.exists() and existing != existing.parent:
             existing = existing.parent
         status = os.statvfs(existing)
-        free = status.f_bavail * status.f_frsize - reserve_of(status, self._settings.min_free)
+        free = status.f_bavail * status.f_frsize - reserve_of(status, self.min_free)
         notes = sweep.read_all_notes(directory)
         return max(0, free), tuple(each.source for each in notes)
 

@@ -16,11 +16,18 @@ class Slots:
     """*most* holders at once. A free slot goes to the waiting owner who holds the fewest, then to the one served longest ago, then to the first who came."""
 
     def __init__(self, most: int) -> None:
+        self._most = most
         self._free = most
         self._waiting: list[tuple[str, asyncio.Future[None]]] = []
         self._held: Counter[str] = Counter()
         self._served: dict[str, int] = {}
         self._turn = count(1)
+
+    def resize(self, most: int) -> None:
+        """Let *most* hold from now on; where they are fewer than before, who holds one keeps it."""
+        self._free += most - self._most
+        self._most = most
+        self._hand_out()
 
     @asynccontextmanager
     async def hold(self, owner: str) -> AsyncIterator[None]:
@@ -39,7 +46,7 @@ class Slots:
 
     def _hand_out(self) -> None:
         self._waiting = [each for each in self._waiting if not each[1].cancelled()]
-        while self._free and self._waiting:
+        while self._free > 0 and self._waiting:
             chosen = min(self._waiting, key=lambda each: (self._held[each[0]], self._served.get(each[0], 0)))
             self._waiting.remove(chosen)
             owner, turn = chosen

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from jand.library import scan as scans
@@ -138,6 +138,18 @@ class Library:
         self._settler.touch((label, entry), asyncio.get_running_loop().time())
         self._scanner.wake()
 
+    def tune(self, *, settle_s: float, rescan_s: float) -> None:
+        """Let other times count from now on; see `LibrarySettings`."""
+        self._settings = replace(self._settings, settle_s=settle_s, rescan_s=rescan_s)
+        self._settler.settle_after(settle_s)
+        for sweeper in self._sweepers.values():
+            sweeper.set_rhythm(self._rhythm())
+
+    def unwatched_s(self) -> float:
+        """Return for how many seconds the tree that was neglected longest has not been looked after; it is a few where all is well."""
+        now = asyncio.get_running_loop().time()
+        return max((now - supervisor.looked_at for supervisor in self._supervisors.values()), default=0.0)
+
     async def save(self) -> None:
         """Write down what a later start can use: what lies here, and the headers of it."""
         if self.ready.is_set():
@@ -199,13 +211,9 @@ class Library:
         )
 
     def _sweep(self, tree: Tree) -> Sweeper:
-        rescan_s = self._settings.rescan_s
-        if self._settings.lossy_events:
-            # FSEvents reports what it dropped, and new hard links not at all; watchdog (#124) passes neither on.
-            rescan_s = min(rescan_s, LOSSY_RESCAN_S)
         return Sweeper(
             tree,
-            Rhythm(rescan_s, self._settings.poll_s),
+            self._rhythm(),
             self._supervisors[tree.label],
             settler=self._settler,
             picture=self._picture,
@@ -213,6 +221,13 @@ class Library:
             list_entries=self._list_entries,
             queued=self._scanner.wake,
         )
+
+    def _rhythm(self) -> Rhythm:
+        rescan_s = self._settings.rescan_s
+        if self._settings.lossy_events:
+            # FSEvents reports what it dropped, and new hard links not at all; watchdog (#124) passes neither on.
+            rescan_s = min(rescan_s, LOSSY_RESCAN_S)
+        return Rhythm(rescan_s, self._settings.poll_s)
 
     async def _begin(self) -> None:
         for label, supervisor in self._supervisors.items():

@@ -7,7 +7,7 @@ always by a scan that begins after it. Touches go before queued work (what a swe
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ class Settler:
         self._heap: list[tuple[float, Key]] = []
         self._queue: dict[Key, None] = {}
         self._touched = 0
+
+    def settle_after(self, settle_s: float) -> None:
+        """Let a folder have settled after *settle_s* of quiet from now on."""
+        self._pace = replace(self._pace, settle_s=settle_s)
 
     @property
     def touched(self) -> int:

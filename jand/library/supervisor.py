@@ -68,6 +68,7 @@ class Supervisor:
         self.tree = tree
         self.began = asyncio.Event()
         self.root: Root | None = None
+        self.looked_at = asyncio.get_running_loop().time()
         self._vigilance = vigilance
         self._reports = reports
         self._threads = threads
@@ -136,6 +137,7 @@ class Supervisor:
             while True:
                 self._wake.clear()
                 await self._look()
+                self.looked_at = asyncio.get_running_loop().time()
                 self.began.set()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._patience()):

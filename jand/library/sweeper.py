@@ -122,6 +122,11 @@ class Sweeper:
         self._backup = _Round(now)
         self._polled = _Round(now)
 
+    def set_rhythm(self, rhythm: Rhythm) -> None:
+        """Keep *rhythm* from now on."""
+        self._rhythm = rhythm
+        self._wake.set()
+
     def request(self, *, force: bool = False) -> Ticket:
         """Have the whole tree looked at from now on; with *force* everything is scanned, whatever its stamp. Requests that have not begun are one."""
         if self._waiting is None:

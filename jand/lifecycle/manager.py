@@ -109,6 +109,7 @@ class Manager:
         self._library = Library(
             trees, settings.library, headers=headers, on_scan=self._scanned, on_status=self._watch_status_changed
         )
+        self.watch = self._library
         self._notes = notes
         self._adoption = Adoption(self._library, self.tasks, notes) if settings.adopt else None
         self._resumption = Resumption(notes, admission, restore=settings.restore)

@@ -49,8 +49,8 @@ class LocalWorkers:
         self._directory = directory
         self._tally = tally
         self._notes = _MachineSection(notes)
-        self._start_timeout_s = start_timeout_s
         self._heartbeat_s = hang_timeout_s / process.SILENT_BEATS
+        self.start_timeout_s = start_timeout_s
         self._command = command
 
     async def launch(
@@ -81,7 +81,7 @@ class LocalWorkers:
             on_progress=on_progress,
             on_log=lambda line: worker_log.debug("worker", line=line),
             on_heartbeat=lambda beat: meter.heard(processing=beat.active, queued=beat.queued, work=beat.work),
-            start_timeout_s=self._start_timeout_s,
+            start_timeout_s=self.start_timeout_s,
         )
         return LocalRunning(model_id, spec, worker, meter, loaded_in_s=time.monotonic() - began)
 

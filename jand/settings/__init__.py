@@ -3,7 +3,7 @@
 The only package that interprets the environment. What is unknown or wrong is a `SettingsError` that names the key and its place; nothing is guessed or ignored.
 """
 
-from jand.settings.loading import Loaded, load
+from jand.settings.loading import Loaded, load, shown
 from jand.settings.schema import Download, Known, LogFormat, LogLevel, Settings, known_settings
 
-__all__ = ["Download", "Known", "Loaded", "LogFormat", "LogLevel", "Settings", "known_settings", "load"]
+__all__ = ["Download", "Known", "Loaded", "LogFormat", "LogLevel", "Settings", "known_settings", "load", "shown"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from jand.api.app import ROUTES
+from jand.api.routes import ROUTES
 from jand.cli import errors
 from jand.cli.program import app
 from jand.cli.verbs import VERBS

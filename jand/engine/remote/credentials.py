@@ -44,6 +44,10 @@ class Credentials:
     def __init__(self, directory: Path, environ: Mapping[str, str], bindings: Mapping[str, str]) -> None:
         self._directory = directory
         self._environ = environ
+        self.bind(bindings)
+
+    def bind(self, bindings: Mapping[str, str]) -> None:
+        """Let *bindings* count for every key that is looked up from now on."""
         self._bindings = {name: _Binding.of(written) for name, written in bindings.items()}
 
     def find(self, written: str | None, origin: URL) -> Credential | None:

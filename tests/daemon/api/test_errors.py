@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from jand.api.app import ROUTES
+from jand.api.routes import ROUTES
 from jand.api.settings import ApiSettings
 from tests.fakes.api import ServedApi, exchange
 

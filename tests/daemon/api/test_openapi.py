@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jand.api.app import ROUTES
+from jand.api.routes import ROUTES
 from jand.download.plan import Plan, WantedFile
 from jand.download.planner import SearchHit
 from jand.download.recommend import Place, Row
