@@ -47,15 +47,14 @@ class NotifySocket:
     async def until(self, field: str, value: str | None = None, *, after: int = 0, timeout_s: float = 10.0) -> int:
         """Wait for a datagram with *field* (and *value*) beyond the first *after* ones; return its place."""
 
-        def place() -> int | None:
-            found = [
+        def places() -> list[int]:
+            return [
                 number
-                for number, fields in enumerate(self.told[after:], after)
-                if field in fields and value in {None, fields[field]}
+                for number, fields in enumerate(self.told)
+                if number >= after and field in fields and value in {None, fields[field]}
             ]
-            return found[0] + 1 if found else None
 
-        return await until(place, timeout_s, what=f"{field}={value} after {self.told[after:]}") - 1
+        return (await until(places, timeout_s, what=f"{field}={value} after {self.told[after:]}"))[0]
 
     def fields(self, name: str) -> list[str]:
         return [fields[name] for fields in self.told if name in fields]
