@@ -32,6 +32,7 @@ from jand.download.downloader import Downloader
 from jand.download.neighbours import places_from
 from jand.download.reuse import Reuse
 from jand.download.settings import DownloadSettings, settings_from
+from jand.engine import sandbox
 from jand.engine.remote.credentials import Credentials
 from jand.errors import SettingsError
 from jand.library.findings import Tree
@@ -213,7 +214,12 @@ def _build(settings: Settings, directory: Path, budget: int, measured: int, logs
     notes = Notes(root.own / "state.json")
     tally = Tally()
     workers = LocalWorkers(
-        directory, notes, tally, start_timeout_s=settings.start_timeout, hang_timeout_s=settings.hang_timeout
+        directory,
+        notes,
+        tally,
+        start_timeout_s=settings.start_timeout,
+        hang_timeout_s=settings.hang_timeout,
+        sandbox=settings.sandbox,
     )
     credentials = Credentials(root.secrets, os.environ, settings.secrets)
     remotes = RemoteModels(credentials, proxies=urllib.request.getproxies())
@@ -228,6 +234,7 @@ def _build(settings: Settings, directory: Path, budget: int, measured: int, logs
             adopt=settings.adopt,
             keep_alive_s=settings.keep_alive,
             restore=settings.restore,
+            sandbox=sandbox.available() if settings.sandbox else sandbox.switched_off(),
             library=LibrarySettings(settle_s=settings.settle, rescan_s=settings.rescan),
         ),
         headers=HeaderCache(root.own / "headers"),

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 
 async def health(call: Call[Nothing, Nothing]) -> HealthAnswer:
-    trusted = guard.is_trusted(call.request, call.shared.settings)
-    return HealthAnswer(details=dict(call.shared.manager.overview()) if trusted else {})
+    if not guard.is_trusted(call.request, call.shared.settings):
+        return HealthAnswer()
+    details = dict(call.shared.manager.overview())
+    return HealthAnswer(details={**details, "disk": await call.shared.disk.read(details["folder"])})
 
 
 async def ready(call: Call[Nothing, Nothing]) -> ReadyAnswer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import structlog
@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from jand.api import guard
+from jand.api.disk import DiskGauge
 from jand.api.drain import stopping
 from jand.api.schemas import Nothing
 from jand.errors import BadJsonError, BadRequestError, BodyTooLargeError, JandError
@@ -40,6 +41,7 @@ class Shared:
     facts: Mapping[str, str]
     description: Callable[[], bytes]
     reload: Callable[[], Awaitable[Mapping[str, Any]]]
+    disk: DiskGauge = field(default_factory=DiskGauge)
 
 
 @dataclass(frozen=True, slots=True)

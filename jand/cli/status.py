@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
 from jand.cli.connect import SocketOption, ask
-from jand.cli.output import JsonOption, print_json, say
+from jand.cli.output import JsonOption, print_json, say, size
 from jand.cli.verbs import described
 from jand.paths import printable
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from jand.client import Client
 
 app = typer.Typer()
+
+IN_BYTES: Final = {"memory", "disk"}
 
 
 @app.command(
@@ -45,7 +47,8 @@ def _rows(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, value in facts.items():
         if isinstance(value, dict):
             if all(not isinstance(part, dict) for part in value.values()) and value:
-                yield prefix + name, ", ".join(f"{key} {part}" for key, part in value.items())
+                words = size if name in IN_BYTES else str
+                yield prefix + name, ", ".join(f"{key} {words(part)}" for key, part in value.items())
             else:
                 yield from _rows(value, prefix)
         else:

@@ -10,15 +10,23 @@ import psutil
 
 
 def resident(pid: int) -> int:
-    """Return the resident bytes of *pid* and its children together; 0 once it has ended.
+    """Return the resident bytes of *pid* and its descendants together; 0 once it has ended.
 
     What two of them share (the interpreter's library) counts twice, some megabytes: rather too much than too little.
     """
     taken = 0
-    for one in (pid, *children(pid)):
+    for one in (pid, *descendants(pid)):
         with contextlib.suppress(psutil.Error):
             taken += int(psutil.Process(one).memory_info().rss)
     return taken
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the children of *pid*, and theirs: a renderer is a grandchild."""
+    found: list[int] = []
+    for child in children(pid):
+        found += [child, *descendants(child)]
+    return found
 
 
 def children(pid: int) -> list[int]:

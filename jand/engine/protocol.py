@@ -35,7 +35,7 @@ class WorkerConfig:
     """All that a worker needs to know.
 
     *weights* are absolute paths, the first part of a split model first; *init* and *runtime* hold the validated values that are set, by the names of
-    `parameters.init` and `parameters.runtime`; *socket* is where it serves HTTP, in a directory that only the user can enter.
+    `parameters.init` and `parameters.runtime`; *socket* is where it serves HTTP, in a directory that only the user can enter. *sandbox* has it give up what it does not need (`engine.sandbox`).
     """
 
     model_id: str
@@ -46,6 +46,7 @@ class WorkerConfig:
     runtime: dict[str, Any] = field(default_factory=dict)
     use_extra_bufts: bool = True
     heartbeat_s: float = HEARTBEAT_S
+    sandbox: bool = True
 
     def to_line(self) -> bytes:
         return _line(asdict(self))

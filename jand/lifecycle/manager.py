@@ -16,7 +16,7 @@ import structlog
 from jand.errors import NotPossibleError, ShuttingDownError
 from jand.library import adopt
 from jand.library.library import Library, LibrarySettings
-from jand.lifecycle import deletion
+from jand.lifecycle import deletion, overview
 from jand.lifecycle.adoption import Adoption
 from jand.lifecycle.events import EventLog, ProblemRecord
 from jand.lifecycle.fetching import Fetching
@@ -27,7 +27,6 @@ from jand.lifecycle.registry import Registry
 from jand.lifecycle.resumption import Resumption
 from jand.lifecycle.reusing import Reusing
 from jand.lifecycle.trees import Trees
-from jand.model.record import PublicState, Record
 from jand.tasks import TaskSet
 
 if TYPE_CHECKING:
@@ -46,19 +45,21 @@ if TYPE_CHECKING:
     from jand.lifecycle.notes import Notes
     from jand.lifecycle.running import Launch, Upstream
     from jand.lifecycle.tally import Tally
+    from jand.model.record import PublicState, Record
 
 log = structlog.get_logger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ManagerSettings:
-    """Times in seconds."""
+    """Times in seconds. *sandbox* says what confines workers here, for people to see."""
 
     start_on_request: bool = True
     stop_timeout_s: float = 300.0
     adopt: bool = True
     keep_alive_s: float = 300.0
     restore: bool = True
+    sandbox: Mapping[str, str] = dataclasses.field(default_factory=dict)
     library: LibrarySettings = dataclasses.field(default_factory=LibrarySettings)
 
 
@@ -97,6 +98,7 @@ class Manager:
         self.admission = admission
         self.tally = tally
         self.launch = launch
+        self._sandbox = settings.sandbox
         self.ready = asyncio.Event()
         self.events = EventLog(picture=self.list, first_id=int(time.time() * 1000))
         self._trees = Trees(trees)
@@ -379,16 +381,15 @@ class Manager:
         ]
 
     def overview(self) -> dict[str, Any]:
-        """Return what `jand status` shows: numbers of models by state, the watcher, problems."""
+        """Return what `jand status` shows."""
+        actors = [*self._registry, *self._leaving]
         states = [record.state for record in self._records.values()]
-        status = self._library.status
         return {
             "folder": str(self._trees.own.path),
-            "models": {state.value: states.count(state) for state in PublicState},
             "problems": len(self._problems.all()),
-            "watch": {label: str(mode) for label, mode in status.modes.items()},
-            "memory": {"budget": self.admission.budget, "reserved": self.admission.reserved},
-            "in_flight": sum(actor.in_flight for actor in (*self._registry, *self._leaving)),
+            "downloads": len(self._downloader.under_way),
+            **overview.describe(states, actors, self.admission, self._library.status),
+            "sandbox": dict(self._sandbox),
         }
 
     def _refuse_when_closing(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +11,7 @@ import aiohttp
 import structlog
 
 from jand.engine import process
+from jand.engine.bytecode import compile_worker
 from jand.engine.protocol import HEARTBEAT_S, WorkerConfig
 from jand.library.findings import Role
 from jand.lifecycle.running import Upstream
@@ -44,6 +46,7 @@ class LocalWorkers:
         *,
         start_timeout_s: float,
         hang_timeout_s: float = HANG_TIMEOUT_S,
+        sandbox: bool = True,
         command: Sequence[str] | None = None,
     ) -> None:
         self._directory = directory
@@ -51,6 +54,7 @@ class LocalWorkers:
         self._notes = _MachineSection(notes)
         self._heartbeat_s = hang_timeout_s / process.SILENT_BEATS
         self.start_timeout_s = start_timeout_s
+        self._sandbox = sandbox
         self._command = command
 
     async def launch(
@@ -68,9 +72,11 @@ class LocalWorkers:
             projector=None if projector is None else str(projector.path),
             init=init,
             runtime=spec.parameters.runtime.given(),
+            sandbox=self._sandbox,
             socket=str(self._directory / f"{secrets.token_hex(6)}.sock"),
             heartbeat_s=self._heartbeat_s,
         )
+        await asyncio.to_thread(compile_worker)
         began = time.monotonic()
         worker_log = log.bind(model=model_id)
         meter = Meter(self._tally, model_id)

@@ -251,6 +251,11 @@ class Settings(BaseModel):
         unit="s",
         ge=0,
     )
+    sandbox: bool = _setting(
+        True,
+        "true or false",
+        "workers give up network, writing, other programs and what they need not read before they look at a model",
+    )
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = _setting(
         LogLevel.INFO, "debug, info, warning or error", "the least severe lines that are logged"
     )

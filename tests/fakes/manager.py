@@ -220,6 +220,7 @@ class FakeManager:
         states = [record.state for record in self._records.values()]
         return {
             "models": {state.value: states.count(state) for state in PublicState},
+            "folder": "/",
             "problems": len(self._problems),
             "watch": {"models": "events"},
             "memory": {"budget": 1 << 30, "reserved": 0},

@@ -256,7 +256,8 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     from jand.engine.worker import lifeline  # the real one: what ends a worker with its daemon is not faked
 
-    lifeline.hold(options.lifeline, options.parent)
+    lifeline.bind_to(options.parent)
+    lifeline.watch(options.lifeline)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if options.ignore_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import socket
 import time
 import traceback
 from dataclasses import dataclass
@@ -15,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from jand.engine.worker import wire
-from jand.errors import BadRequestError, EngineError, JandError, StartError
+from jand.errors import BadRequestError, EngineError, JandError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from jand.engine.worker.answer import Answer, Delta, TokenLogprob
@@ -48,19 +47,11 @@ def create_app(served: Served) -> web.Application:
     return app
 
 
-async def listen(app: web.Application, path: str) -> web.AppRunner:
-    """Serve *app* on a socket at *path* that only this user can open, from its first moment on."""
+async def listen(app: web.Application, bound: socket.socket) -> web.AppRunner:
+    """Serve *app* on a socket that is bound already."""
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5, handler_cancellation=True)
     await runner.setup()
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    previous = os.umask(0o177)
-    try:
-        sock.bind(path)
-    except OSError as error:
-        raise StartError(f"the worker cannot listen on {path}: {error.strerror}") from error
-    finally:
-        os.umask(previous)
-    await web.SockSite(runner, sock, backlog=1024).start()
+    await web.SockSite(runner, bound, backlog=1024).start()
     return runner
 
 

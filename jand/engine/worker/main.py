@@ -1,6 +1,6 @@
 """The order in which a worker comes up and goes down.
 
-The bond to the daemon comes first, then llama.cpp's functions alone, so that the weights load on one thread while this one imports what serves HTTP. The thread
+The bond to the daemon comes first, then the sandbox, while there is one thread and nothing foreign was read; then llama.cpp's functions alone, so that the weights load on one thread while this one imports what serves HTTP. The thread
 that loads is the one that owns the context ever after. Down: no new requests, the running ones end, the process leaves without cleaning up, since the
 kernel frees everything and llama.cpp's own destructors are not needed for it.
 """
@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from jand.engine import protocol
-from jand.engine.worker import lifeline
+from jand.engine.worker import confinement, lifeline
 from jand.engine.worker.control import Control
 from jand.errors import JandError
 
 if TYPE_CHECKING:
     from jand.engine.worker import http
+    from jand.engine.worker.confinement import Prepared
     from jand.engine.worker.embedder import Embedder
     from jand.engine.worker.engine import Engine
     from jand.engine.worker.options import Options
@@ -42,7 +43,7 @@ LOADING_SWITCH_S: Final = 0.00005
 
 def main() -> NoReturn:
     control_fd, lifeline_fd, parent = (int(argument) for argument in sys.argv[1:4])
-    lifeline.hold(lifeline_fd, parent)
+    lifeline.bind_to(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the daemon's terminal is the daemon's matter
     faulthandler.enable(
         all_threads=False
@@ -51,7 +52,9 @@ def main() -> NoReturn:
     control = Control(control_fd)
     config = control.read_config()
     try:
-        life = Life(control, config)
+        prepared = confinement.prepare(config)
+        lifeline.watch(lifeline_fd)
+        life = Life(control, config, prepared)
         life.run()
     except JandError as error:
         fail(control, error)
@@ -76,16 +79,17 @@ def leave(status: int) -> NoReturn:
 class Life:
     """One worker from configuration to exit; the engine's thread and the loop meet here."""
 
-    def __init__(self, control: Control, config: protocol.WorkerConfig) -> None:
+    def __init__(self, control: Control, config: protocol.WorkerConfig, prepared: Prepared) -> None:
         self.status = 0
         self._control = control
         self._config = config
+        self._prepared = prepared
         self._loaded = threading.Event()
         self._failure: BaseException | None = None
         self._weights: Weights
         self._engine: Engine | None = None
         self._embedder: Embedder | None = None
-        self._details: dict[str, Any] = {}
+        self._details: dict[str, Any] = {"sandbox": prepared.sandbox}
         self._loop: asyncio.AbstractEventLoop
         self._engine_done: asyncio.Event
 
@@ -124,7 +128,7 @@ class Life:
         self._weights = weights.load(self._config.weights, options, self._progress)
         loaded = time.monotonic()
         self._control.report(protocol.Warming())
-        self._details = {"warnings": warnings_of(self._weights, options)}
+        self._details["warnings"] = warnings_of(self._weights, options)
         if self._weights.facts.causal:
             self._open_engine(options)
         if options.embedding or not self._weights.facts.causal:
@@ -189,10 +193,12 @@ class Life:
             raise self._failure
         prompter = None
         if self._engine is not None:
-            prompter = prompts.choose_prompter(options, self._weights)
+            prompter = prompts.choose_prompter(options, self._weights, self._prepared.host)
             self._details["template"] = prompter.kind
+        if prompter is None or not prompter.source:
+            self._prepared.host.close()
         served = http.Served(self._turns)
-        runner = await http.listen(http.create_app(served), self._config.socket)
+        runner = await http.listen(http.create_app(served), self._prepared.bound)
 
         def pass_on(command: protocol.Command) -> None:
             self._loop.call_soon_threadsafe(self._take, command, served)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from jand.engine.worker.options import Options
+    from jand.engine.worker.rendering import RenderHost
     from jand.engine.worker.weights import Weights
 
 Message = dict[str, Any]
@@ -119,12 +120,12 @@ def _with_system(messages: Sequence[Message], system: str) -> list[Message]:
     return [{"role": "system", "content": system}, *messages]
 
 
-def choose_prompter(options: Options, weights: Weights) -> Prompter:
-    """Return what makes prompts for a model; the JSON's own prompts stand above the template that came with the binary."""
+def choose_prompter(options: Options, weights: Weights, host: RenderHost) -> Prompter:
+    """Return what makes prompts for a model, with renderers of *host* where there is a template; the JSON's own prompts stand above the template that came with the binary."""
     if options.user_prompt or options.ai_prompt:
         return JsonPrompter(options.pre_prompt, options.user_prompt, options.ai_prompt)
     if template := weights.facts.chat_template:
         bos = weights.text([weights.bos], special=True) if weights.bos >= 0 else ""
         eos = weights.text([weights.eos], special=True) if weights.eos >= 0 else ""
-        return TemplatePrompter(template, TemplateProcess(template, bos, eos), options.pre_prompt)
+        return TemplatePrompter(template, TemplateProcess(template, bos, eos, host), options.pre_prompt)
     return ChatMLPrompter(options.pre_prompt)

@@ -1,4 +1,4 @@
-"""A process that applies one model's chat template, which is code from a foreign file: in jinja's immutable sandbox, with little memory, and killed when slow.
+"""What a renderer does: apply one model's chat template, which is code from a foreign file, in jinja's immutable sandbox, with little memory; it is killed when slow.
 
 A loop in a template cannot be interrupted from within Python, and a few filters can fill any memory; a process of its own can be bounded in both. It reads one
 JSON object a line: first `{"template", "bos_token", "eos_token"}`, then the variables of each rendering; answers each with `{"text"}`, or `{"error"}` and,
@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
-import signal
-import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,9 +19,8 @@ import jinja2.nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from typing_extensions import override
 
-from jand.engine.worker import lifeline
-
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from jinja2.parser import Parser
@@ -98,24 +95,22 @@ def _answer(render: Callable[[dict[str, Any]], str], variables: dict[str, Any]) 
         return {"error": f"{type(error).__name__}: {str(error)[:500]}"}
 
 
-def serve() -> None:
-    first = json.loads(sys.stdin.readline())
-    render: Callable[[dict[str, Any]], str] | None = None
-    failure = ""
-    try:
-        render = compile_template(first["template"], first["bos_token"], first["eos_token"])
-    except (jinja2.TemplateError, RecursionError, MemoryError) as error:
-        failure = f"{type(error).__name__}: {str(error)[:500]}"
-    for line in sys.stdin:
-        answer = {"error": failure} if render is None else _answer(render, json.loads(line))
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+def serve(served: socket.socket) -> None:
+    """Answer on *served* until it is closed."""
+    with served.makefile("rw", encoding="utf-8") as lines:
+        first = json.loads(lines.readline())
+        render: Callable[[dict[str, Any]], str] | None = None
+        failure = ""
+        try:
+            render = compile_template(first["template"], first["bos_token"], first["eos_token"])
+        except (jinja2.TemplateError, RecursionError, MemoryError) as error:
+            failure = f"{type(error).__name__}: {str(error)[:500]}"
+        for line in lines:
+            answer = {"error": failure} if render is None else _answer(render, json.loads(line))
+            lines.write(json.dumps(answer) + "\n")
+            lines.flush()
 
 
-if __name__ == "__main__":
-    # SIGTERM comes to the whole group of the worker, which still needs prompts for what it has taken; the lifeline ends this process with it.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    lifeline.hold(int(sys.argv[1]), int(sys.argv[2]))
+def limit_memory() -> None:
     with contextlib.suppress(ValueError, OSError):  # macOS refuses this limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    serve()

@@ -1,14 +1,14 @@
-"""Applying a GGUF's own chat template by the renderer process: started when it is first wanted, killed when it takes too long, started again for the next."""
+"""Applying a GGUF's own chat template by a renderer: made when it is first wanted, killed when it takes too long, made again for the next."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-import os
-import sys
+from dataclasses import dataclass
 from typing import Any, Final
 
+from jand.engine.worker.rendering import RenderHost
 from jand.errors import TemplateError
 
 RENDER_S: Final = 5.0
@@ -16,19 +16,29 @@ LINE_BYTES: Final = 64 << 20
 SOURCE_CHARS: Final = 1 << 20
 
 
-class TemplateProcess:
-    """One template; renderings follow one another."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The line to a renderer."""
 
-    def __init__(self, source: str, bos: str, eos: str, *, patience_s: float = RENDER_S) -> None:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
+class TemplateProcess:
+    """One template; renderings follow one another. *host*, one of its own by default, makes the renderers."""
+
+    def __init__(
+        self, source: str, bos: str, eos: str, host: RenderHost | None = None, *, patience_s: float = RENDER_S
+    ) -> None:
         self._first = {"template": source, "bos_token": bos, "eos_token": eos}
         self._patience_s = patience_s
-        self._process: asyncio.subprocess.Process | None = None
+        self._host = host or RenderHost()
+        self._line: Line | None = None
         self._turn = asyncio.Lock()
-        self._lifeline, self._hold = os.pipe()
         self._source_chars = len(source)
 
     async def start(self) -> None:
-        """Start the process ahead of the first rendering; otherwise that one waits for it."""
+        """Have the renderer made ahead of the first rendering; otherwise that one waits for it."""
         async with self._turn:
             await self._ensure()
 
@@ -39,9 +49,9 @@ class TemplateProcess:
         async with self._turn:
             done = False
             try:
-                process = await self._ensure()
+                line = await self._ensure()
                 async with asyncio.timeout(self._patience_s):
-                    answer = await self._exchange(process, variables)
+                    answer = await self._exchange(line, variables)
                 done = True
             except TimeoutError:
                 raise TemplateError(
@@ -55,7 +65,7 @@ class TemplateProcess:
                 ) from None
             finally:
                 if not done:  # also when the client has gone: half an answer would be read as the next one
-                    await asyncio.shield(self._end())
+                    self._end()
         if "text" in answer:
             return str(answer["text"])
         if answer.get("refused"):
@@ -68,38 +78,28 @@ class TemplateProcess:
         )
 
     async def close(self) -> None:
-        await self._end()
-        os.close(self._hold)
-        os.close(self._lifeline)
+        self._end()
+        await asyncio.to_thread(self._host.close)
 
-    async def _ensure(self) -> asyncio.subprocess.Process:
-        if self._process is None or self._process.returncode is not None:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "jand.engine.worker.renderer", str(self._lifeline), str(os.getpid())),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                pass_fds=(self._lifeline,),
-                limit=LINE_BYTES,
-            )
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(self._first).encode() + b"\n")
-        return self._process
+    async def _ensure(self) -> Line:
+        if self._line is None:
+            ours = self._host.start()
+            self._line = Line(*await asyncio.open_connection(sock=ours, limit=LINE_BYTES))
+            self._line.writer.write(json.dumps(self._first).encode() + b"\n")
+        return self._line
 
-    async def _exchange(self, process: asyncio.subprocess.Process, variables: dict[str, Any]) -> dict[str, Any]:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(variables).encode() + b"\n")
-        await process.stdin.drain()
-        line = await process.stdout.readline()
-        if not line.endswith(b"\n"):
-            raise asyncio.IncompleteReadError(line, None)
-        answer: dict[str, Any] = json.loads(line)
+    async def _exchange(self, line: Line, variables: dict[str, Any]) -> dict[str, Any]:
+        line.writer.write(json.dumps(variables).encode() + b"\n")
+        await line.writer.drain()
+        read = await line.reader.readline()
+        if not read.endswith(b"\n"):
+            raise asyncio.IncompleteReadError(read, None)
+        answer: dict[str, Any] = json.loads(read)
         return answer
 
-    async def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()  # closes its pipes and reaps it
+    def _end(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            self._host.end()
+            with contextlib.suppress(OSError):
+                line.writer.transport.abort()
