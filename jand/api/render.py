@@ -82,7 +82,7 @@ def model_fields(record: Record) -> dict[str, Any]:
     return {
         "id": record.id,
         "created": record.created,
-        "owned_by": record.owned_by,
+        "owned_by": spec.get("owned_by", record.owned_by),
         "state": record.state,
         "transition": record.transition,
         "paused": record.paused,

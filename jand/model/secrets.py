@@ -1,6 +1,7 @@
 """Which texts of a model JSON are secrets: keys by the names of their fields, passwords and signatures inside addresses.
 
-A reference (`env:NAME`, `file:NAME`, `credential:NAME`) says where a secret is and is none itself.
+A reference (`env:NAME`, `file:NAME`, `credential:NAME`) says where a secret is and is none itself. A secret that is known is blotted out wherever else it
+stands: people note a key a second time, and put one into an address.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 MASK: Final = "***"
+
+SHORTEST: Final = 12
+"""Characters from which on a secret is looked for in other texts: shorter ones, such as "ollama" and "not-needed", are words like others, and protect nothing."""
 
 _SHOWN: Final = 200
 """No message shows more of a value; the pattern is quadratic on hostile texts."""
@@ -54,11 +58,33 @@ def find(data: object) -> Iterator[str]:
 
 
 def mask(data: Any, name: object = None) -> Any:
-    """Make a copy of JSON-like *data*, secrets as `***`."""
+    """Make a copy of JSON-like *data*, secrets as `***`, also where they stand in texts that are none themselves."""
+    return blot(_mask(data, name), find(data))
+
+
+def blot(data: Any, known: Iterable[str]) -> Any:
+    """Make a copy of JSON-like *data* with `***` for every secret of *known* in any text or name of it."""
+    # The longest first: one may be the beginning of another.
+    texts = sorted({text for text in known if len(text) >= SHORTEST}, key=len, reverse=True)
+    return _blot(data, texts) if texts else data
+
+
+def _blot(data: Any, texts: list[str]) -> Any:
     if isinstance(data, dict):
-        return {key: mask(value, key) for key, value in data.items()}
+        return {_blot(key, texts): _blot(value, texts) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
-        return [mask(item, name) for item in data]
+        return [_blot(item, texts) for item in data]
+    if isinstance(data, str):
+        for text in texts:
+            data = data.replace(text, MASK)
+    return data
+
+
+def _mask(data: Any, name: object) -> Any:
+    if isinstance(data, dict):
+        return {key: _mask(value, key) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_mask(item, name) for item in data]
     if not isinstance(data, str):
         return data
     if is_secret_name(name):

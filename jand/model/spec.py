@@ -179,7 +179,11 @@ class Spec(Part):
                 hint=complaint.hint,
                 param=f"parameters.init.{complaint.name}",
             ) from error
-        return self.model_copy(update={"parameters": self.parameters.model_copy(update={"init": init})})
+        made = self.model_copy(update={"parameters": self.parameters.model_copy(update={"init": init})})
+        if replaced := self.secrets() - made.secrets():
+            # What is no longer known as a secret may stand elsewhere in the file as well.
+            return Spec.model_validate(secrets.blot(made.plain(), replaced))
+        return made
 
 
 def _unknown_parameter(name: str) -> BadRequestError:

@@ -363,7 +363,8 @@ async def test_no_key_is_in_any_answer_event_log_line_or_file_of_ours(
         async with daemon.session.request(method, f"http://jand{path}", json=body) as response:
             seen.append(f"{response.status} {dict(response.headers)} {await response.text()}")
 
-    await drop(daemon, "literal", openai_json(provider))
+    noted = {"note": f"its key is {KEY}", "tags": [KEY]}
+    await drop(daemon, "literal", openai_json(provider, metadata=noted, owned_by=f"{KEY} of mine"))
     await drop(daemon, "file", openai_json(provider, key="file:mine"))
     await drop(daemon, "wrong", openai_json(provider, key=WRONG_KEY))
     await drop(daemon, "azure", azure_json(provider))

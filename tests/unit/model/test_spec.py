@@ -308,6 +308,47 @@ def test_secrets_are_masked_wherever_they_stand_and_references_are_not() -> None
         assert spec.masked()["parameters"]["init"]["API-KEY"] == reference
 
 
+KEY = "sk-proj-0123456789abcdef"
+NOTED: dict[str, Any] = {
+    "origin": f"https://provider.test/v1?for={KEY}",
+    "import_format": "openai",
+    "owned_by": f"who has {KEY}",
+    "parameters": {"init": {"API-KEY": KEY}, "runtime": {"stop": [f"a {KEY} b"]}},
+    "metadata": {"note": f"the key is {KEY}, do not lose it", KEY: 1, "tags": [KEY], "deep": [{"more": KEY * 2}]},
+}
+
+
+def test_a_key_that_is_noted_elsewhere_in_the_file_is_masked_there_too() -> None:
+    spec = Spec.model_validate(NOTED)
+    masked = spec.masked()
+
+    assert KEY not in json.dumps(masked)
+    assert masked["metadata"]["note"] == "the key is ***, do not lose it"
+    assert masked["metadata"]["deep"] == [{"more": "******"}]
+    assert KEY in json.dumps(spec.plain())
+
+
+def test_a_key_that_is_noted_is_masked_also_while_another_one_is_in_its_place() -> None:
+    other = Spec.model_validate(NOTED).with_init({"API-KEY": "sk-proj-another-0123456789"})
+
+    assert other.parameters.init.api_key == "sk-proj-another-0123456789"
+    assert KEY not in json.dumps(other.masked())
+    assert "another" not in json.dumps(other.masked())
+
+
+def test_a_word_that_stands_for_no_key_is_left_in_other_texts() -> None:
+    spec = Spec.model_validate(
+        {
+            "origin": "http://ollama.localhost/v1",
+            "import_format": "openai",
+            "parameters": {"init": {"API-KEY": "ollama"}},
+        }
+    )
+
+    assert spec.masked()["origin"] == "http://ollama.localhost/v1"
+    assert spec.masked()["parameters"]["init"]["API-KEY"] == "***"
+
+
 @pytest.mark.parametrize(
     "name", ["API-KEY", "api_key", "ApiKey", "key", "secret", "hf_token", "Authorization", "x-api-key", "password"]
 )
