@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from aiohttp import web
 
+from jand.api.accepting import AT_ONCE, Shortage
 from jand.api.app import SHARED
 from jand.api.connection import Connection
 from jand.api.private_socket import BACKLOG, BoundSocket, bind_private
@@ -62,7 +63,8 @@ class Listeners:
             silent: Any = None  # what aiohttp takes, and its own runners pass, for no access log
             return Connection(connections, loop=loop, access_log=silent, keepalive_timeout=KEEP_ALIVE_S)
 
-        self._servers.append(await loop.create_server(connect, sock=listener, ssl=tls, backlog=BACKLOG))
+        self._servers.append(await loop.create_server(connect, sock=listener, ssl=tls, backlog=AT_ONCE))
+        listener.listen(BACKLOG)  # asyncio has one word for how many may wait and how many it takes at once
 
     async def close(self, *, grace_s: float = 3.0) -> None:
         """Stop serving; ends within *grace_s* + 2 s. Idempotent; a call with less grace overtakes one under way."""
@@ -96,6 +98,7 @@ async def open_listeners(app: web.Application, settings: ListenSettings) -> List
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=CUT_S)
     await runner.setup()
     listeners = Listeners(runner, bound, app)
+    Shortage().install(asyncio.get_running_loop())
     try:
         if bound is not None:
             await listeners.add(bound.listener)

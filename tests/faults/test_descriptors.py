@@ -1,0 +1,56 @@
+"""A daemon that has no descriptor left for another connection: it says so once, serves whom it has, and goes on by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from tests.fakes.daemon import DaemonProcess
+from tests.fakes.waiting import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(60)
+
+CONNECTIONS = 100
+
+
+async def test_more_connections_than_descriptors_are_one_line_in_the_log(tmp_path: Path) -> None:
+    async with DaemonProcess(tmp_path) as daemon:
+        process = psutil.Process(daemon.pid)
+        before = process.num_fds()
+        process.rlimit(psutil.RLIMIT_NOFILE, (64, process.rlimit(psutil.RLIMIT_NOFILE)[1]))
+        opened = [await asyncio.open_unix_connection(str(daemon.socket)) for _ in range(CONNECTIONS)]
+
+        def told(event: str) -> int:
+            return sum(line["event"] == event for line in daemon.log_events())
+
+        try:
+            await until(lambda: told("connections must wait") > 0, what="the daemon to say it")
+            # The connection that is there is served, and asyncio has tried and failed some times more.
+            for _ in range(2):
+                await daemon.call("GET", "/health")
+                await asyncio.to_thread(process.cpu_percent, 1.0)
+            assert told("connections must wait") == 1
+            assert told("connections are taken again") == 0
+            # Each attempt fails as often as there are connections to take; it shall not keep a processor busy.
+            assert process.cpu_percent(1.0) < 50
+        finally:
+            for _, writer in opened:
+                writer.close()
+            with contextlib.suppress(ConnectionError):
+                await asyncio.gather(*(writer.wait_closed() for _, writer in opened))
+        async with daemon.session.get("http://jand/health", headers={"Connection": "close"}) as response:
+            assert response.status == 200
+        await until(lambda: told("connections are taken again") == 1, 15, what="the daemon to say that it is over")
+        await until(lambda: process.num_fds() <= before + 2, what="the connections to be gone")
+        log = daemon.log()
+
+    assert "Traceback" not in log
+    assert "accept() out of system resource" not in log
+    assert [line for line in daemon.log_events() if line["level"] == "error"][1:] == []
