@@ -45,7 +45,7 @@ def create_app(
         objects=ModelObjects(),
         drain=Drain(),
         facts=version_facts,
-        description=cache(lambda: openapi.describe(ROUTES, tokenless=guard.TOKENLESS)),
+        description=cache(lambda: openapi.describe(ROUTES, needs_token=guard.needs_token)),
         reload=reload,
     )
     app = web.Application(middlewares=[answer_errors, guard.make_guard(settings)])

@@ -45,6 +45,7 @@ STATUS: Final[dict[str, int]] = {
     "unsupported-media-type": 415,
     # What the model is or does now.
     "model-exists": 409,
+    "file-exists": 409,
     "model-not-running": 409,
     "model-removed": 409,
     "not-possible": 409,

@@ -25,8 +25,16 @@ if TYPE_CHECKING:
     from jand.api.settings import ApiSettings
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
-TOKENLESS: Final = frozenset({"/health", "/ready"})
-"""Probes ask these; they tell nothing that matters."""
+TOKENLESS: Final = frozenset({"/", "/health", "/ready"})
+"""Probes ask the latter two, which tell nothing that matters; the page asks people for the token and sends it."""
+
+PAGE_FILES: Final = "/page/"
+"""What the page is made of, and nothing else, lies below this path."""
+
+UPLOADS: Final = "/v1/uploads/"
+JSON: Final = "application/json"
+OCTETS: Final = "application/octet-stream"
+"""What the body of an upload must call itself; no form can send it either."""
 
 PREFLIGHT: Final = {
     hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PUT, DELETE",
@@ -44,17 +52,23 @@ def make_guard(settings: ApiSettings) -> Middleware:
         listed = check_origin(request, settings.origins)
         if listed and request.method == hdrs.METH_OPTIONS:
             return web.Response(status=204, headers=PREFLIGHT)
-        if request.path not in TOKENLESS and not has_token(request, settings.token):
+        if needs_token(request.path) and not has_token(request, settings.token):
             raise UnauthorizedError(
                 "cannot let this request in: its token is missing or wrong", hint='send "Authorization: Bearer TOKEN"'
             )
-        if request.body_exists and request.content_type != "application/json":
+        media = OCTETS if request.path.startswith(UPLOADS) else JSON
+        if request.body_exists and request.content_type != media:
             raise UnsupportedMediaTypeError(
-                f"cannot take a body of type {request.content_type[:80]}", hint='send "Content-Type: application/json"'
+                f"cannot take a body of type {request.content_type[:80]}", hint=f'send "Content-Type: {media}"'
             )
         return await handler(request)
 
     return guard
+
+
+def needs_token(path: str) -> bool:
+    """Whether a token that is set must come with a request for *path*."""
+    return path not in TOKENLESS and not path.startswith(PAGE_FILES)
 
 
 def is_local(request: web.Request) -> bool:

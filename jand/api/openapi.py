@@ -23,7 +23,7 @@ from jand.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from pydantic import BaseModel
     from pydantic.json_schema import JsonSchemaMode
@@ -33,17 +33,24 @@ if TYPE_CHECKING:
 ANYWHERE: Final = (JandError, ForbiddenHostError, ForbiddenOriginError, ShuttingDownError)
 WITH_BODY: Final = (BadJsonError, BadRequestError, BodyTooLargeError, UnsupportedMediaTypeError)
 EVENT_STREAM: Final = "text/event-stream"
+PARTS: Final = {
+    "id": "the id of a model or an alias, percent-encoded",
+    "folder": "a folder below models/, percent-encoded; it is made where it is missing",
+    "name": "what the file is to be called in that folder, percent-encoded",
+    "file": "a file of the page",
+}
+"""What the named parts of paths are."""
 
 Json = dict[str, Any]
 
 
-def describe(routes: Sequence[Route[Any, Any]], *, tokenless: Iterable[str]) -> bytes:
-    """Return the document. *tokenless* are the paths that need no token."""
+def describe(routes: Sequence[Route[Any, Any]], *, needs_token: Callable[[str], bool]) -> bytes:
+    """Return the document. *needs_token* tells it of a path."""
     models, definitions = schemas(routes)
     paths: Json = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = operation(
-            route, models, open_to_all=route.path in tokenless
+            route, models, open_to_all=not needs_token(route.path)
         )
     document = {
         "openapi": "3.1.0",
@@ -93,6 +100,9 @@ def operation(route: Route[Any, Any], models: dict[type[BaseModel], Json], *, op
             "required": any(field.is_required() for field in taken.model_fields.values()),
             "content": {"application/json": {"schema": models[taken]}},
         }
+    if route.takes is not None:
+        content = {route.takes: {"schema": {"type": "string", "format": "binary"}}}
+        described["requestBody"] = {"required": True, "content": content}
     return described
 
 
@@ -104,16 +114,15 @@ def body_of(route: Route[Any, Any]) -> type[BaseModel] | None:
 
 
 def path_parameters(route: Route[Any, Any]) -> list[Json]:
-    if not route.takes_id:
-        return []
     return [
         {
-            "name": "id",
+            "name": name,
             "in": "path",
             "required": True,
             "schema": {"type": "string", "minLength": 1},
-            "description": "the id of a model or an alias, percent-encoded",
+            "description": PARTS[name],
         }
+        for name in route.parameters
     ]
 
 
@@ -153,7 +162,9 @@ def inlined(schema: Json, definitions: Json) -> Json:
 
 def success(route: Route[Any, Any], models: dict[type[BaseModel], Json]) -> Json:
     json_schema: Json = {"type": "object"} if route.answer is None else models[route.answer]
-    content = {media: {"schema": {"type": "string"} if media == EVENT_STREAM else json_schema} for media in route.media}
+    content = {
+        media: {"schema": {"type": "string"} if media.startswith("text/") else json_schema} for media in route.media
+    }
     found = {str(status): {"description": route.summary, "content": content} for status in route.statuses}
     if route.instead is not None:
         content = {"application/json": {"schema": models[route.instead]}}
@@ -167,6 +178,8 @@ def failures(route: Route[Any, Any], models: dict[type[BaseModel], Json], *, ope
         kinds.add(UnauthorizedError)
     if body_of(route) is not None:
         kinds |= set(WITH_BODY)
+    if route.takes is not None:
+        kinds.add(UnsupportedMediaTypeError)
     if route.query is not Nothing:
         kinds.add(BadRequestError)
     by_status: dict[int, list[str]] = {}

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     import aiohttp
 
+    from jand.download.downloader import Received
     from jand.download.planner import SearchHit
     from jand.lifecycle.events import EventLog, ProblemRecord
     from jand.lifecycle.intake import Preview
@@ -111,6 +112,11 @@ class Manager(Protocol):
         """Say what `register` would do. Raises DownloadError where the hub does."""
 
     async def copy(self, model_id: str, body: Mapping[str, Any]) -> Record: ...
+
+    async def receive(
+        self, folder: str, name: str, pieces: AsyncIterator[bytes], *, size: int | None, sha256: str | None
+    ) -> Received:
+        """Take a file that somebody sends; return once it is there under its name. Raises FileTakenError, DownloadError, GgufError, BadRequestError."""
 
     async def pause(self, model_id: str) -> Record: ...
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import structlog
 from aiohttp import web
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from jand.api.settings import ApiSettings
 
 log = structlog.get_logger(__name__)
+
+ANY_PART: Final = r"[\s\S]+"
+PARTS: Final = {"folder": r"[^/]+"}
+"""What the named parts of a path may be, where that is not just anything."""
 
 Q = TypeVar("Q", bound=BaseModel)
 B = TypeVar("B", bound=BaseModel)
@@ -59,7 +64,7 @@ class Call(Generic[Q, B]):
 class Route(Generic[Q, B]):
     """*answer* is the model of the JSON that it answers, None where that comes from elsewhere (*media* says what then); *instead* is what its query may make it answer with 200.
 
-    *reads* documents a body that the handler reads by itself, as inference does. *waits*: not before the first scan. *endless*: cut at once when the daemon stops.
+    *reads* documents a body that the handler reads by itself, as inference does; *takes* is the media type of one that is no JSON. *waits*: not before the first scan. *endless*: cut at once when the daemon stops.
     """
 
     method: str
@@ -73,18 +78,20 @@ class Route(Generic[Q, B]):
     instead: type[BaseModel] | None = None
     media: tuple[str, ...] = ("application/json",)
     reads: type[BaseModel] | None = None
+    takes: str | None = None
     errors: tuple[type[JandError], ...] = ()
     waits: bool = True
     endless: bool = False
 
     @property
-    def takes_id(self) -> bool:
-        return "{id}" in self.path
+    def parameters(self) -> tuple[str, ...]:
+        """The names of what stands in braces in the path."""
+        return tuple(re.findall(r"{(\w+)}", self.path))
 
     @property
     def pattern(self) -> str:
-        """The path for the router, which decodes an id once; it may hold any character, a slash (encoded or not) and a newline too."""
-        return self.path.replace("{id}", r"{id:[\s\S]+}")
+        """The path for the router, which decodes its parts once; an id may hold any character, a slash (encoded or not) and a newline too."""
+        return re.sub(r"{(\w+)}", lambda found: f"{{{found[1]}:{PARTS.get(found[1], ANY_PART)}}}", self.path)
 
 
 def bind(route: Route[Q, B], shared: Shared) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

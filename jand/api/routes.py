@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from jand.api import events, health, inference, metrics, models, problems, registering
+from jand.api import events, health, inference, metrics, models, page, problems, registering, uploads
 from jand.api.route import Route
 from jand.api.schemas import (
     CatalogAnswer,
@@ -100,6 +100,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         statuses=(201,),
         errors=WRITING,
     ),
+    uploads.ROUTE,
     Route(
         method="PUT",
         path="/v1/models/{id}/pause",
@@ -302,6 +303,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         answer=None,
         errors=INFERRING,
     ),
+    *page.ROUTES,
     Route(
         method="GET",
         path="/health",

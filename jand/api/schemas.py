@@ -63,6 +63,12 @@ class SearchQuery(BaseModel):
     limit: int = Field(default=10, ge=1, le=50)
 
 
+class UploadQuery(BaseModel):
+    sha256: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="what the file must hash to; else it is not taken"
+    )
+
+
 class RegisterBody(BaseModel):
     """A model JSON, or one of three short forms: a catalogue id, an origin, the address of a binary. What is not named here is a field of the model JSON."""
 
@@ -288,6 +294,15 @@ class SearchHitObject(FromOurs):
 class SearchAnswer(BaseModel):
     object: Literal["list"] = "list"
     data: list[SearchHitObject]
+
+
+class UploadAnswer(BaseModel):
+    """A file that was sent and is there now; the next scan, which has been asked for, says what became of it."""
+
+    object: Literal["upload"] = "upload"
+    path: str
+    size: int
+    sha256: str
 
 
 class KeptObject(FromOurs):

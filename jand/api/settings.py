@@ -32,6 +32,7 @@ class ApiSettings:
     max_inference_body: int = 64 * MIB
     heartbeat_s: float = 15.0
     slow_reader_s: float = 30.0
+    stalled_upload_s: float = 60.0
 
     @classmethod
     def of(cls, settings: Settings) -> ApiSettings:

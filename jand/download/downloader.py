@@ -28,12 +28,13 @@ from jand.download.settings import DownloadSettings
 from jand.download.slots import Slots
 from jand.download.threads import see_through
 from jand.download.transfer import Means, Outcome, Transfer
+from jand.download.upload import Received, Upload
 from jand.download.web import Web
 from jand.errors import ShuttingDownError
 from jand.tasks import TaskSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from jand.download.plan import Plan, WantedFile
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from jand.model.record import Progress
     from jand.model.spec import Spec
 
-__all__ = ["DownloadSettings", "Downloader"]
+__all__ = ["DownloadSettings", "Downloader", "Received"]
 
 log = structlog.get_logger(__name__)
 
@@ -145,6 +146,19 @@ class Downloader:
                 return
         finally:
             meter.close()
+
+    async def receive(
+        self,
+        models: Path,
+        folder: str,
+        name: str,
+        pieces: AsyncIterator[bytes],
+        *,
+        size: int | None = None,
+        sha256: str | None = None,
+    ) -> Received:
+        """Take the file *name* into *folder* below *models* from somebody who sends it, within the same room on the disk as downloads; see `Upload`."""
+        return await Upload(models, folder, name, self._means.space, size=size, sha256=sha256).take(pieces)
 
     def pause(self, owner: str) -> None:
         """Halt the model's transfers and those to come; partials are kept. Idempotent."""

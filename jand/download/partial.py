@@ -71,13 +71,14 @@ class Partial:
     While open, *size* bytes are there; *hashed* says whether the digest covers them, which a close and an open keep where nobody touched the file between.
     """
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, name: str, *, stem: str | None = None) -> None:
+        """*stem* is what the partial is called where it is not to be the one that a download of *name* goes on with."""
         self.name = name
         self.size = 0
         self.hashed = False
         self.notes: Notes | None = None
         self._directory = directory
-        self._stem = partial_stem(name)
+        self._stem = partial_stem(name) if stem is None else stem
         self._digest = hashlib.sha256()
         self._root = self._folder = self._file = -1
         self._left: tuple[int, int, int] | None = None
@@ -199,12 +200,23 @@ class Partial:
 
     def verify(self, size: int | None, sha256: str | None) -> None:
         """Judge the whole; raise WrongBytesError for a wrong size or digest, and what `read_header` raises for what is no GGUF."""
+        self.verify_announced(size, sha256)
+        self.verify_header()
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of what is there, in hexadecimal digits."""
+        return self._digest.hexdigest()
+
+    def verify_announced(self, size: int | None, sha256: str | None) -> None:
         if size is not None and self.size != size:
             message = f"it has {self.size} bytes, {size} were announced"
             raise WrongBytesError(message)
-        if sha256 is not None and self._digest.hexdigest() != sha256:
-            message = f"its sha256 is {self._digest.hexdigest()}, {sha256} was announced"
+        if sha256 is not None and self.digest != sha256:
+            message = f"its sha256 is {self.digest}, {sha256} was announced"
             raise WrongBytesError(message)
+
+    def verify_header(self) -> None:
         with os.fdopen(os.dup(self._file), "rb") as stream:
             stream.seek(0)
             header = read_header(stream, self.size, name=self.name)

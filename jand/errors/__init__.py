@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from jand.errors.asking import (
     BadRequestError,
+    FileTakenError,
     ModelDownloadingError,
     ModelExistsError,
     ModelNotFoundError,
@@ -93,6 +94,7 @@ __all__ = [
     "DownloadError",
     "DownloadRefusedError",
     "EngineError",
+    "FileTakenError",
     "FolderGoneError",
     "ForbiddenHostError",
     "ForbiddenOriginError",

@@ -21,6 +21,12 @@ class ModelExistsError(JandError):
     code = "model-exists"
 
 
+class FileTakenError(JandError):
+    """A file that is sent has the name of one that is there, which is never replaced."""
+
+    code = "file-exists"
+
+
 class ModelDownloadingError(JandError):
     """A binary of the model is missing or incomplete."""
 

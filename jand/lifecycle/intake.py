@@ -13,14 +13,14 @@ from jand.errors import NotPossibleError, RootOfflineError
 from jand.lifecycle import registering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
-    from jand.download.downloader import Downloader
+    from jand.download.downloader import Downloader, Received
     from jand.download.plan import Plan
     from jand.library.findings import Tree
     from jand.library.library import Library
     from jand.lifecycle.actor import Actor
-    from jand.lifecycle.catalog import Catalog
+    from jand.lifecycle.catalog import Catalog, CatalogEntry
     from jand.lifecycle.fetching import Fetching
     from jand.lifecycle.registering import Draft
     from jand.lifecycle.registry import Registry
@@ -87,6 +87,10 @@ class Intake:
         exists = actor is not None or self._registry.find(draft.model_id) is not None
         return Preview(draft.model_id, draft.path, spec, plan, exists)
 
+    async def plan_entry(self, entry: CatalogEntry) -> Plan:
+        """Return what an entry of the catalogue would fetch. Asks the hub; raises DownloadError."""
+        return await self._downloader.plan(entry.spec, self._tree.path / entry.id, {}, stem=entry.id)
+
     async def copy(self, original: Actor, body: Mapping[str, Any]) -> Actor:
         """Write beside the JSON of *original* another one that shares its binaries; return once it is registered."""
         tree, entry = self._place_of(original)
@@ -101,6 +105,12 @@ class Intake:
         if found.generated:
             await asyncio.to_thread(registering.make_a_persons, found.file)
         return await self._write(draft, tree, entry)
+
+    async def receive(self, folder: str, name: str, pieces: AsyncIterator[bytes], **announced: Any) -> Received:
+        """Take a file that somebody sends into *folder* of the root's own tree; return once it is there, and before a scan has seen it."""
+        received = await self._downloader.receive(self._tree.path, folder, name, pieces, **announced)
+        self._library.touch(self._tree.label, folder)
+        return received
 
     async def _draft(self, body: Mapping[str, Any]) -> tuple[Draft, Spec]:
         endpoint = self._downloader.endpoint

@@ -32,8 +32,7 @@ from jand.tasks import TaskSet
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from jand.download.downloader import Downloader
-    from jand.download.plan import Plan
+    from jand.download.downloader import Downloader, Received
     from jand.download.planner import SearchHit
     from jand.download.reuse import Reuse
     from jand.library.findings import EntryScan, Tree
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from jand.library.status import WatchStatus
     from jand.lifecycle.actor import Actor
     from jand.lifecycle.admission import Admission
-    from jand.lifecycle.catalog import Catalog, CatalogEntry
+    from jand.lifecycle.catalog import Catalog
     from jand.lifecycle.notes import Notes
     from jand.lifecycle.running import Launch, Upstream
     from jand.lifecycle.tally import Tally
@@ -118,10 +117,10 @@ class Manager:
         self._downloader = downloader
         reusing = None if reuse is None else Reusing(reuse, downloader, notes)
         self._fetching = Fetching(downloader, self._library, notes, self.tasks, self._place_of, reusing)
-        self._offers = Offers(catalog, self._plan_of_entry, self.tasks)
         self._intake = Intake(
             self._trees.own, self._library, self._registry, self._fetching, downloader, catalog, self._place_of
         )
+        self._offers = Offers(catalog, self._intake.plan_entry, self.tasks)
 
     # Life.
 
@@ -287,13 +286,13 @@ class Manager:
         """Write beside a model's JSON another one that shares its binaries; return the new model once it is registered."""
         return (await self._intake.copy(self._registry.get(model_id), body)).record()
 
+    async def receive(self, folder: str, name: str, pieces: AsyncIterator[bytes], **announced: Any) -> Received:
+        """Take a file that somebody sends into a folder below `models/`; *announced* are its `size` and `sha256`."""
+        return await self._intake.receive(folder, name, pieces, **announced)
+
     async def offers(self) -> Sequence[Offer]:
         """Return the catalogue, each entry with what it would download as far as the hub has said."""
         return await self._offers.list()
-
-    async def _plan_of_entry(self, entry: CatalogEntry) -> Plan:
-        folder = self._trees.own.path / entry.id
-        return await self._downloader.plan(entry.spec, folder, {}, stem=entry.id)
 
     async def search(self, words: str, limit: int) -> Sequence[SearchHit]:
         """Ask the hub for repositories with GGUF files, each with what fits this machine."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from typing_extensions import override
 
+from jand.download.downloader import Received
 from jand.download.plan import Plan
 from jand.errors import JandError, ModelExistsError, ModelNotFoundError
 from jand.lifecycle.events import EventLog, ProblemRecord
@@ -185,6 +186,13 @@ class FakeManager:
         record = self.get(model_id)
         self._asked("copy", record.id, **body)
         return self.add(body["id"], spec=record.spec)
+
+    async def receive(
+        self, folder: str, name: str, pieces: AsyncIterator[bytes], *, size: int | None, sha256: str | None
+    ) -> Received:
+        content = b"".join([piece async for piece in pieces])
+        self._asked("receive", folder, name=name, content=content, size=size)
+        return Received(name, len(content), sha256 or "0" * 64)
 
     async def pause(self, model_id: str) -> Record:
         record = self.get(model_id)

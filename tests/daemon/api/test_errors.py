@@ -21,7 +21,7 @@ SMALL = ApiSettings(max_body=1_000, max_inference_body=2_000)
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/", "/v1/models/", "/v2/models", "/metricsx", "/v1/models%2Fa", "/%ff"]
+    "path", ["/index.html", "/page", "/v1", "/v1/", "/v1/models/", "/v2/models", "/metricsx", "/v1/models%2Fa", "/%ff"]
 )
 async def test_an_unknown_path_is_404(api: ServedApi, path: str) -> None:
     answer = await api.ask("GET", path)

@@ -132,9 +132,11 @@ def test_the_states_that_may_be_asked_for_are_listed(document: Json) -> None:
     assert state["schema"]["default"] == "all"
 
 
-def test_probes_need_no_token_and_everything_else_may(document: Json) -> None:
+def test_probes_and_the_page_need_no_token_and_everything_else_may(document: Json) -> None:
     for _, path, operation in operations(document):
-        assert operation["security"] == ([] if path in {"/health", "/ready"} else [{}, {"token": []}])
+        assert operation["security"] == (
+            [] if path in {"/", "/page/{file}", "/health", "/ready"} else [{}, {"token": []}]
+        )
 
 
 async def test_whatever_is_answered_fits_the_description(api: ServedApi, manager: FakeManager, document: Json) -> None:
