@@ -84,7 +84,9 @@ def run(arguments: Sequence[str]) -> int:
     except (JandError, errors.Failure) as error:
         return errors.report(error)
     except typer.TyperException as error:
-        return errors.report_usage(error.format_message(), error.exit_code)
+        # A group that was named without a verb of its own has shown its help.
+        message = error.format_message()
+        return errors.report_usage(message, error.exit_code) if message else error.exit_code
     except typer.Abort:
         return errors.INTERRUPTED
     except Exception:

@@ -35,6 +35,7 @@ VERBS: Final = {
     ),
     "doctor": Verb("doctor", "Look at everything that jand depends on, and say what is wrong and what mends it."),
     "manual": Verb("manual", "Show the reference pages: model JSON, clients, operations, errors, architecture."),
+    "service": Verb("service", "Put jand in place as a service of systemd or launchd, take it away, say how it is."),
     "reload": Verb("reload", "Have the daemon read jand.toml again; say what was applied and what needs a restart."),
     "config": Verb("config", "Print every setting, its value, and where it came from."),
     "demo": Verb(
