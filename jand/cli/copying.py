@@ -61,11 +61,12 @@ def overrides_of(changes: list[str]) -> dict[str, Any]:
             part = part.setdefault(step, {})
             if not isinstance(part, dict):
                 raise typer.BadParameter(f"{name} lies in what another --set has given a value")
-        part[path[-1]] = _value(value)
+        part[path[-1]] = value_of(value)
     return overrides
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """Read what stands after an equals sign: JSON as that, nothing as None, anything else as a text."""
     try:
         return json_text.loads(text) if text else None
     except ValueError:

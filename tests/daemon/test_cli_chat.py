@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import re
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Self
@@ -22,6 +23,7 @@ from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -69,15 +71,18 @@ def messages(upstream: FakeUpstream) -> list[list[tuple[str, str]]]:
 class Terminal:
     """`jand chat a` on a terminal of its own: what was typed, what was shown."""
 
-    def __init__(self, api: ServedApi) -> None:
+    def __init__(self, api: ServedApi, state: Path, *arguments: str, kind: str = "dumb") -> None:
         self._api = api
+        self._arguments = arguments
+        self._environment = {"TERM": kind, "XDG_STATE_HOME": str(state), "COLUMNS": "80", "LINES": "40"}
         self.shown = ""
 
     async def __aenter__(self) -> Self:
         self._here, there = pty.openpty()
-        environment = {**os.environ, "JAND_SOCKET": str(self._api.socket), "TERM": "dumb"}
+        environment = {**os.environ, "JAND_SOCKET": str(self._api.socket), **self._environment}
+        command = [*JAND, "chat", "a", *self._arguments]
         self.process = subprocess.Popen(
-            [*JAND, "chat", "a"], env=environment, stdin=there, stdout=there, stderr=there, start_new_session=True
+            command, env=environment, stdin=there, stdout=there, stderr=there, start_new_session=True
         )
         os.close(there)
         asyncio.get_running_loop().add_reader(self._here, self._read)
@@ -195,14 +200,14 @@ async def test_a_json_that_wants_no_stream_shows_the_answer_when_it_is_whole(
 
 
 async def test_on_a_terminal_ctrl_c_ends_the_answer_and_ctrl_d_the_conversation(
-    api: ServedApi, upstream: FakeUpstream
+    api: ServedApi, upstream: FakeUpstream, tmp_path: Path
 ) -> None:
     async def go_on_for_ever(exchange: Exchange) -> None:
         await exchange.begin(headers={"Content-Type": "text/event-stream"})
         await exchange.send(chat_chunk("Once upon a time"))
         await exchange.wait_left()
 
-    async with Terminal(api) as terminal:
+    async with Terminal(api, tmp_path) as terminal:
         await terminal.shows("talking to a; /? for help")
         upstream.behave = go_on_for_ever
         terminal.type("A story\n")
@@ -227,17 +232,124 @@ async def test_on_a_terminal_ctrl_c_ends_the_answer_and_ctrl_d_the_conversation(
     assert "Traceback" not in terminal.shown
 
 
-async def test_commands_of_the_conversation(api: ServedApi, upstream: FakeUpstream) -> None:
-    async with Terminal(api) as terminal:
+async def test_commands_of_the_conversation(api: ServedApi, upstream: FakeUpstream, tmp_path: Path) -> None:
+    async with Terminal(api, tmp_path) as terminal:
         terminal.type("One\n")
         await terminal.shows("Paris.")
         terminal.type("/clear\n")
         await terminal.shows("forgotten")
         terminal.type("/?\n")
-        await terminal.shows("Ctrl-C   end the answer")
+        await terminal.shows("end the answer that is being given")
         terminal.type("Two\n")
         await terminal.shows("Paris.", 2)
         terminal.type("/bye\n")
         assert await terminal.ended() == 0
 
     assert messages(upstream) == [[("user", "One")], [("user", "Two")]]
+
+
+async def test_system_parameters_and_another_try_can_be_typed(
+    api: ServedApi, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    async with Terminal(api, tmp_path, "--param", "top_k=5", "--system", "Be short.") as terminal:
+        terminal.type("/retry\n")
+        await terminal.shows("there is no answer yet")
+        terminal.type("/params temperature=0\n")
+        await terminal.shows("top_k=5  temperature=0")
+        terminal.type("One\n")
+        await terminal.shows("Paris.")
+        terminal.type("/params top_k=\n")
+        await terminal.shows("temperature=0\r\n> ")
+        terminal.type("/system Be long.\n")
+        await terminal.shows("system: Be long.")
+        terminal.type("/params messages=x\n")
+        await terminal.shows("expected NAME=VALUE")
+        terminal.type("/nonsense\n")
+        await terminal.shows("/? lists what can be typed")
+        terminal.type("/retry\n")
+        await terminal.shows("Paris.", 2)
+        terminal.type("/bye\n")
+        assert await terminal.ended() == 0
+
+    assert messages(upstream) == [
+        [("system", "Be short."), ("user", "One")],
+        [("system", "Be long."), ("user", "One")],
+    ]
+    first, second = (request.json for request in upstream.requests)
+    assert (first["temperature"], first["top_k"]) == (0, 5)
+    assert (second["temperature"], "top_k" in second) == (0, False)
+
+
+async def test_pictures_go_with_the_next_question_as_data_of_their_kind(
+    api: ServedApi, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    (tmp_path / "dot.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    (tmp_path / "notes.txt").write_text("no picture")
+    async with Terminal(api, tmp_path, "--image", str(tmp_path / "dot.png")) as terminal:
+        terminal.type(f"/image {tmp_path / 'notes.txt'}\n")
+        await terminal.shows("it is no picture")
+        terminal.type(f"/image {tmp_path / 'dot.png'}\n")
+        await terminal.shows("it goes with your next question")
+        terminal.type("What is it?\n")
+        await terminal.shows("Paris.")
+        terminal.type("/bye\n")
+        assert await terminal.ended() == 0
+
+    (asked,) = upstream.requests[0].json["messages"]
+    assert [part["type"] for part in asked["content"]] == ["image_url", "image_url", "text"]
+    assert asked["content"][0]["image_url"]["url"] == "data:image/png;base64,iVBORw0KGgpyZXN0"
+    assert (await chat(api, "a", "--image", str(tmp_path / "none.png"), typed="?\n", status=66)).stdout == ""
+
+
+async def test_what_was_typed_is_there_in_the_next_conversation_for_its_owner_alone(
+    api: ServedApi, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    async with Terminal(api, tmp_path) as terminal:
+        terminal.type("A question to find again\n")
+        await terminal.shows("Paris.")
+        terminal.type("\x04")
+        assert await terminal.ended() == 0
+    async with Terminal(api, tmp_path) as terminal:
+        await terminal.shows("> ")
+        terminal.type("\x1b[A\n")  # the key with the upward arrow
+        await terminal.shows("Paris.")
+        terminal.type("\x04")
+        assert await terminal.ended() == 0
+    kept = tmp_path / "jand" / "chat-history"
+
+    assert [asked[-1] for asked in messages(upstream)] == [("user", "A question to find again")] * 2
+    assert kept.stat().st_mode & 0o777 == 0o600
+    kept.unlink()
+    async with Terminal(api, tmp_path, "--no-history") as terminal:
+        terminal.type("/bye\n")
+        assert await terminal.ended() == 0
+    assert not kept.exists()
+
+
+async def test_on_a_terminal_answers_are_drawn_and_obey_nothing(
+    api: ServedApi, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    pieces = [
+        "# A hea",
+        "ding\n\n- one\n- two\n\n```py\nprint(1)\n\nprint(2)\n```\n\n",
+        "\x1b]0;owned\x07 **bo",
+        "ld** end",
+    ]
+    thought = b'data: {"choices": [{"delta": {"reasoning_content": "Let me think."}}]}\n\n'
+    upstream.behave = answer_events([thought, *map(chat_chunk, pieces), DONE])
+    async with Terminal(api, tmp_path, kind="xterm-256color") as terminal:
+        terminal.type("Draw\n")
+        await terminal.shows("end")
+        await terminal.shows("> ", 2)
+        terminal.type("\x04")
+        assert await terminal.ended() == 0
+
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.shown)
+    # Each frame erases its line before the next one is drawn; what stays is what was printed once, at the beginning of a line or after an erased one.
+    assert len(re.findall(r"(?:^|\n|\x1b\[2K)[^\n\r]*bold[^\n\r]*end *\r\n", terminal.shown)) == 1
+    assert "Let me think." in text
+    assert " • one" in text
+    assert "print(2)" in text
+    assert "\x1b[1mbold\x1b[0m" in terminal.shown
+    assert "\x1b]0;owned" not in terminal.shown
+    assert "# A heading" not in text
