@@ -7,9 +7,8 @@ from urllib.parse import urlsplit
 
 from jand.download.repository import origin_of
 
-_SMALLEST_READ = 16 << 10
-LARGEST_READ = 256 << 10
-"""What asyncio receives at once. Measured: larger pieces fall out of the processor's cache between the network, the digest and the disk, and cost half as much again."""
+_SMALLEST_PART = 16 << 10
+_LARGEST_PART = 1 << 30
 
 
 class Bandwidth:
@@ -27,9 +26,9 @@ class Bandwidth:
         self._rate = rate
 
     @property
-    def read_size(self) -> int:
-        """How much to read at once: less where the limit is low, so that nobody waits long for one piece."""
-        return LARGEST_READ if self._rate is None else min(LARGEST_READ, max(_SMALLEST_READ, self._rate // 20))
+    def most(self) -> int:
+        """How many bytes to take at once: few where the limit is low, so that nobody waits long for one piece."""
+        return _LARGEST_PART if self._rate is None else max(_SMALLEST_PART, self._rate // 20)
 
     async def take(self, count: int) -> None:
         if self._rate is None:

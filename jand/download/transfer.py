@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from jand.download.body import Body, body_of
 from jand.download.disk import CHECK_EVERY, Space, disk_error
 from jand.download.hub_errors import LATER, failure_of, hub_refusal, is_temporary, plain_refusal
 from jand.download.partial import FileArrivedError, Notes, Partial, PartialGoneError, WrongBytesError
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-OUTSTANDING: Final = 4
-"""Chunks that may wait for the disk: what a kill can lose, beside what the system still holds."""
 
 _RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
@@ -289,37 +287,39 @@ class Transfer:
 
     async def _receive(self, answer: Answer) -> None:
         checked_at = self._have
-        async with self._writing() as write:
-            async for chunk in answer.response.content.iter_chunked(self._means.bandwidth.read_size):
-                room = None if self._until is None else self._until - self._have
-                await write(chunk if room is None or len(chunk) <= room else chunk[:room])
+        body = body_of(answer.response, self._means.settings.stall_s)
+        async with self._writing(body) as write:
+            while piece := await body.take():
+                room = len(piece) if self._until is None else self._until - self._have
+                await write(piece[:room])
                 if self._owners() != self._noted_owners:
                     await self._note()
                 if self._have - checked_at >= CHECK_EVERY:
                     checked_at = self._have
                     await self._claim_space()
-                await self._means.bandwidth.take(len(chunk))
-                if room is not None and len(chunk) >= room:
+                if len(piece) >= room and self._until is not None:
                     break
         if self._until is not None and self._have < self._until:
             raise TemporaryFailureError(self._unavailable(f"it ended at {self._have} of {self._until} bytes"))
 
     @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
-        """Yield what hands a chunk to the thread; whatever happens, all that was handed over is written at the end."""
+    async def _writing(self, body: Body) -> AsyncIterator[Callable[[memoryview], Awaitable[None]]]:
+        """Yield what hands a piece of *body* to the thread, at the pace that is allowed; whatever happens, all that was handed over is written at the end."""
         loop = asyncio.get_running_loop()
+        bandwidth = self._means.bandwidth
         outstanding: deque[asyncio.Future[None]] = deque()
 
-        async def write(chunk: bytes) -> None:
-            if len(outstanding) >= OUTSTANDING:
-                await asyncio.shield(outstanding[0])
-                del outstanding[0]
-            outstanding.append(loop.run_in_executor(self._thread, self._partial.append, chunk))
-            self._have += len(chunk)
-            if self._have > self._highest:
-                self._highest = self._have
-                self._patience.note_progress()
-            self._on_bytes(self._have, self._size, len(chunk))
+        async def write(piece: memoryview) -> None:
+            while outstanding and outstanding[0].done():
+                outstanding.popleft().result()
+            for start in range(0, len(piece), bandwidth.most):
+                part = piece[start : start + bandwidth.most]
+                writing = loop.run_in_executor(self._thread, self._partial.append, part)
+                outstanding.append(writing)
+                if start + len(part) == len(piece):
+                    writing.add_done_callback(lambda _: body.give_back(piece))
+                self._count(len(part))
+                await bandwidth.take(len(part))
 
         try:
             yield write
@@ -330,6 +330,13 @@ class Transfer:
             await asyncio.gather(*outstanding, return_exceptions=True)
             raise
         await self._settle(outstanding)
+
+    def _count(self, fresh: int) -> None:
+        self._have += fresh
+        if self._have > self._highest:
+            self._highest = self._have
+            self._patience.note_progress()
+        self._on_bytes(self._have, self._size, fresh)
 
     async def _settle(self, outstanding: Iterable[asyncio.Future[None]]) -> None:
         results = await asyncio.gather(*outstanding, return_exceptions=True)

@@ -43,6 +43,9 @@ PAUSED: Final = "paused"
 RETRY_S: Final = 900.0
 """When a failure that names no time of its own is tried again."""
 
+HEAD_START_S: Final = 2.0
+"""How long a hub may take to say what a model needs before this machine's own files are used without it: one that is out of reach takes most of a minute to be given up."""
+
 SWEEP_S: Final = 3600.0
 
 
@@ -245,45 +248,60 @@ class Fetching:
         raise not_recognised(actor, job)
 
     async def _fetch(self, actor: Actor, job: Job) -> None:
+        facts = self._facts(actor)
+        asking = asyncio.ensure_future(self._downloader.plan(actor.found.spec, actor.found.directory, **facts))
+        try:
+            if not await self._do_without_hub(actor, job, asking):
+                await self._carry_out(actor, job, await asking)
+        finally:
+            if asking.cancel():
+                await asyncio.wait([asking])
+            elif not asking.cancelled():
+                asking.exception()
+        actor.remark(progress=None)
+
+    async def _do_without_hub(self, actor: Actor, job: Job, asking: asyncio.Future[Plan]) -> bool:
+        """Complete *actor* with what this machine has, where the hub that is being asked fails or is slow; return whether that was all it lacked."""
+        if self._reusing is None:
+            return False
+        await asyncio.wait([asking], timeout=HEAD_START_S)
+        if asking.done() and not isinstance(asking.exception(), DownloadError):
+            return False
+        facts = self._facts(actor)
+        present = facts["binaries_present"]
+        plan = await self._reusing.find_plan(actor.found, present, stem=facts["stem"], kept=facts["kept"])
+        if plan is None or (asking.done() and asking.exception() is None):
+            return False
         before = self._recall(actor.found.path)
-        plan, failure = await self._plan(actor)
+        if not (await self._begin_plan(actor, job, plan)).files:
+            return True
+        job.plan = None
+        self._notes.note(CHOSEN, actor.found.path, before)
+        self._note_coming(actor, ())
+        actor.remark(choice={}, wanted=(), progress=None)
+        return False
+
+    async def _begin_plan(self, actor: Actor, job: Job, plan: Plan) -> Plan:
+        """Note what *plan* brings, and link what this machine has of it; return the plan for the rest."""
         job.plan = plan
         # Before the files come: the scan that sees the last of them ends this task.
         self._note_choice(actor, plan)
-        if plan.files:
-            self._note_coming(actor, (*plan.present, *(file.name for file in plan.files)))
-            if self._reusing is not None:
-                plan = await self._reusing.take(actor, plan)
-        if failure is not None and plan.files:
-            self._notes.note(CHOSEN, actor.found.path, before)
-            self._note_coming(actor, ())
-            actor.remark(choice={}, wanted=())
-            raise failure
-        if plan.files:
-            job.clear_error(actor)
-            log.info("fetching", model=actor.id, files=[file.name for file in plan.files], bytes=plan.bytes_to_fetch)
-            path, directory = actor.found.path, actor.found.directory
-            await self._downloader.fetch(
-                plan, directory, owner=path, on_progress=lambda progress: actor.remark(progress=progress)
-            )
-            log.info("fetched", model=actor.id, files=[file.name for file in plan.files])
-        actor.remark(progress=None)
+        if not plan.files:
+            return plan
+        self._note_coming(actor, (*plan.present, *(file.name for file in plan.files)))
+        return plan if self._reusing is None else await self._reusing.take(actor, plan)
 
-    async def _plan(self, actor: Actor) -> tuple[Plan, DownloadError | None]:
-        """Return the hub's plan; where it gives none, one of what this machine has, with what kept the hub from it."""
-        facts = self._facts(actor)
-        try:
-            plan = await self._downloader.plan(actor.found.spec, actor.found.directory, **facts)
-        except DownloadError as error:
-            here = None
-            if self._reusing is not None:
-                here = await self._reusing.find_plan(
-                    actor.found, facts["binaries_present"], stem=facts["stem"], kept=facts["kept"]
-                )
-            if here is None:
-                raise
-            return here, error
-        return plan, None
+    async def _carry_out(self, actor: Actor, job: Job, whole: Plan) -> None:
+        plan = await self._begin_plan(actor, job, whole)
+        if not plan.files:
+            return
+        job.clear_error(actor)
+        log.info("fetching", model=actor.id, files=[file.name for file in plan.files], bytes=plan.bytes_to_fetch)
+        path, directory = actor.found.path, actor.found.directory
+        await self._downloader.fetch(
+            plan, directory, owner=path, on_progress=lambda progress: actor.remark(progress=progress)
+        )
+        log.info("fetched", model=actor.id, files=[file.name for file in plan.files])
 
     def _facts(self, actor: Actor) -> _Facts:
         """Return what a plan for *actor* is made from, beside its spec."""

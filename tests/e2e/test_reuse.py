@@ -11,6 +11,7 @@ import pytest
 from tests.fakes import gguf_files, neighbours
 from tests.fakes.daemon import DaemonProcess
 from tests.fakes.hub import FakeHub
+from tests.fakes.hub_faults import Fault
 from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
@@ -153,6 +154,29 @@ async def test_without_the_hub_repository_and_name_are_enough(tmp_path: Path, ho
         assert await daemon.state("nowhere") == "downloading"
     assert chosen is not None
     assert chosen["details"]["chosen_quantization"] == "Q4_K_M"
+
+
+async def test_a_hub_that_does_not_answer_is_not_waited_for_where_this_machine_has_the_file(
+    tmp_path: Path, home: Path
+) -> None:
+    """And where it turns out not to have it, the hub's late answer counts."""
+    neighbours.hub_cache(home, "some/noise-GGUF", NAME, make_binary(tmp_path, NAME))
+    theirs = neighbours.lm_studio(home, "late/noise-GGUF", NAME, make_binary(tmp_path / "whole", NAME))
+    with theirs.open("ab") as stream:
+        stream.truncate(SIZE // 2)
+    async with FakeHub() as hub, daemon_for(tmp_path, home, hub) as daemon:
+        hub.add("late/noise-GGUF", {NAME: tmp_path / "whole" / NAME})
+        hub.faults = [
+            Fault("api", "some/noise-GGUF", times=None, stall_headers=True),
+            Fault("api", "late/noise-GGUF", delay_s=3.0),
+        ]
+        drop(daemon.models, "here", origin="some/noise-GGUF", download_url=NAME)
+        late = drop(daemon.models, "late", origin="late/noise-GGUF", download_url=NAME)
+        await daemon.until_state("here", "downloaded", 8)
+        await daemon.until_state("late", "downloaded", 20)
+        assert await daemon.find("here") is not None
+        assert hub.seen("cdn", "some/noise-GGUF") == []
+    assert (late / NAME).stat().st_size == SIZE
 
 
 async def test_what_only_seems_to_be_the_file_is_left_alone_and_the_true_one_is_fetched(

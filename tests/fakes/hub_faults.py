@@ -27,6 +27,8 @@ class Fault:
     close: bool = False
     """Close the connection in place of an answer."""
     stall_headers: bool = False
+    delay_s: float = 0.0
+    """Answer so much later."""
     cut_after: int | None = None
     """End the connection after so many bytes of the body; *reset* makes it an RST."""
     reset: bool = False

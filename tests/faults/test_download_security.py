@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-import subprocess
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from jand.errors import BadFileNameError, NoBinaryError, NoNetworkError, PrivateAddressError, UnsafeAddressError
+from tests.fakes.certificates import make_certificate
 from tests.fakes.downloading import NAME, REPO, contents, digest_of, fetch, noise, spec_of
 from tests.fakes.hub import FakeHub
 from tests.fakes.hub_faults import Fault
@@ -220,23 +219,7 @@ async def test_a_proxy_is_not_asked_for_private_addresses(hub: FakeHub, tmp_path
 @asynccontextmanager
 async def tls_server(directory: Path, answer: bytes) -> AsyncIterator[str]:
     """Serve *answer* over TLS with a certificate of our own; yields the address."""
-    certificate, key = directory / "cert.pem", directory / "key.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True, timeout=20)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
+    context = make_certificate(directory)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
