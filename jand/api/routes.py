@@ -305,6 +305,18 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     ),
     *page.ROUTES,
     Route(
+        method="POST",
+        path="/openai/responses",
+        handler=inference.responses,
+        summary="Answer in the form of OpenAI's responses, for clients made for Azure; here the body names the model",
+        query=Nothing,
+        body=Nothing,
+        reads=InferenceBody,
+        answer=None,
+        media=STREAM,
+        errors=INFERRING,
+    ),
+    Route(
         method="GET",
         path="/health",
         handler=health.health,

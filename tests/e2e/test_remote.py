@@ -111,6 +111,7 @@ async def everything(client: Client, model: str) -> list[Any]:
     options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
     pieces = await chat(client, model, **options)
     texts = await client.completions.create(model=model, prompt="hi", stream=True)
+    happenings = await client.responses.create(model=model, input="hi", stream=True)
     return [
         (await chat(client, model, temperature=0.5)).model_dump(),
         (await chat(client, model, BLOCKED_ANSWER)).model_dump(),
@@ -119,6 +120,8 @@ async def everything(client: Client, model: str) -> list[Any]:
         [piece.model_dump() async for piece in texts],
         (await client.embeddings.create(model=model, input="hi")).model_dump(),
         (await client.embeddings.create(model=model, input="hi", encoding_format="float")).model_dump(),
+        (await client.responses.create(model=model, input="hi", temperature=0.5)).model_dump(),
+        [happening.model_dump() async for happening in happenings],
     ]
 
 
@@ -165,6 +168,44 @@ async def test_openais_client_gets_the_same_objects_and_errors_as_without_jand(
             assert await failure(client, "mine") == wanted
 
     assert expected[0]["choices"][0]["message"]["content"] == TEXT
+
+
+@pytest.mark.parametrize("dialect", ["openai", "azure"])
+async def test_openais_clients_that_block_get_the_same_objects_too(
+    daemon: DaemonProcess, provider: FakeProvider, dialect: str
+) -> None:
+    azure = dialect == "azure"
+    await drop(daemon, "mine", azure_json(provider) if azure else openai_json(provider))
+
+    def look(client: openai.OpenAI, model: str) -> list[Any]:
+        messages: Any = [{"role": "user", "content": "hi"}]
+        with client.chat.completions.create(model=model, messages=messages, stream=True) as pieces:
+            seen = [piece.model_dump() for piece in pieces]
+        seen.append(client.chat.completions.create(model=model, messages=messages).model_dump())
+        seen.append(client.embeddings.create(model=model, input=["hi"]).model_dump())
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.chat.completions.create(model=model, messages=messages, extra_body={"top_k": 3})
+        return [*seen, caught.value.body]
+
+    def compare() -> tuple[list[Any], list[Any], list[Any]]:
+        transport = httpx2.HTTPTransport(uds=str(daemon.socket))
+        with httpx2.Client() as direct, httpx2.Client(transport=transport) as through:
+            straight: openai.OpenAI = openai.OpenAI(base_url=f"{provider.origin}/v1", api_key=KEY, http_client=direct)
+            there = {"azure_endpoint": provider.origin, "api_key": AZURE_KEY, "api_version": API_VERSION}
+            if azure:
+                straight = openai.AzureOpenAI(**there, http_client=direct)
+            there = {"azure_endpoint": "http://jand", "api_key": "unused", "api_version": API_VERSION}
+            return (
+                look(straight, DEPLOYMENT if azure else "gpt-4o-mini"),
+                look(openai.OpenAI(base_url="http://jand/v1", api_key="unused", http_client=through), "mine"),
+                look(openai.AzureOpenAI(**there, http_client=through), "mine"),
+            )
+
+    direct, plain, by_deployment = await asyncio.to_thread(compare)
+
+    assert len(direct) > 6
+    assert plain == direct
+    assert by_deployment == direct
 
 
 async def test_a_remote_model_is_listed_started_used_and_stopped_like_a_local_one(
