@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from jand.engine.remote.endpoint import parse_endpoint
 from jand.engine.remote.provider import Provider
 from jand.lifecycle.running import Upstream
@@ -14,11 +16,16 @@ from jand.model import identity
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from jand.engine.remote.credentials import Credentials
+    from yarl import URL
+
+    from jand.engine.remote.credentials import Credential, Credentials
     from jand.engine.remote.provider import Patience
     from jand.library.findings import Found
     from jand.lifecycle.running import Launch, Running
     from jand.model.spec import Spec
+
+
+log = structlog.get_logger(__name__)
 
 
 class RemoteModels:
@@ -53,7 +60,24 @@ class RemoteModels:
             await provider.close()
             raise
         on_progress(1.0)
-        return RemoteRunning(model_id, spec, provider, checked_in_s=time.monotonic() - began)
+        log_destination(model_id, credential, origin)
+        return RemoteRunning(model_id, spec, provider, credential, checked_in_s=time.monotonic() - began)
+
+
+def log_destination(model_id: str, credential: Credential | None, origin: URL) -> None:
+    """Say where a key goes; a warning where nothing but a dropped JSON decided that."""
+    if credential is None:
+        log.info("no key is sent", model=model_id, to=str(origin))
+    elif credential.loose is None:
+        log.info("key goes to the provider", model=model_id, key=credential.source, to=str(origin))
+    else:
+        log.warning(
+            "key goes where its JSON says",
+            model=model_id,
+            key=credential.source,
+            to=str(origin),
+            hint=f'{credential.loose} = "{origin}" in [secrets] of jand.toml lets it go nowhere else',
+        )
 
 
 class RemoteRunning:
@@ -61,8 +85,11 @@ class RemoteRunning:
 
     pid = None
 
-    def __init__(self, model_id: str, spec: Spec, provider: Provider, *, checked_in_s: float) -> None:
+    def __init__(
+        self, model_id: str, spec: Spec, provider: Provider, credential: Credential | None, *, checked_in_s: float
+    ) -> None:
         self._spec = spec
+        self._key_from = None if credential is None else credential.source
         self._provider = provider
         self._checked_in_s = checked_in_s
         self._since = time.time()
@@ -80,9 +107,11 @@ class RemoteRunning:
         self._provider.runtime = spec.parameters.runtime.given()
 
     def details(self) -> dict[str, Any]:
-        """Where its requests go; never with what key."""
+        """Where its requests go, and where their key is from; never the key."""
         endpoint = self._provider.endpoint
+        key = {} if self._key_from is None else {"key_from": self._key_from, "key_sent_to": str(endpoint.base.origin())}
         return {
+            **key,
             "provider": endpoint.host,
             "dialect": endpoint.dialect.value,
             "provider_model": endpoint.name,

@@ -365,7 +365,11 @@ async def test_a_variable_that_jand_toml_binds_is_sent_there(tmp_path: Path, pro
         for model in ("named", "unnamed"):
             assert (await daemon.call("PUT", f"/v1/models/{model}/start"))["state"] == "running"
         shown = await daemon.find("named")
+        told = [line for line in daemon.log_events() if line["event"] == "key goes to the provider"]
 
+    assert [(line["model"], line["key"]) for line in told] == [
+        (model, "the environment variable STAND_IN_KEY") for model in ("named", "unnamed")
+    ]
     assert shown is not None
     assert shown["parameters"]["init"]["API-KEY"] == "env:STAND_IN_KEY"
 
@@ -378,9 +382,17 @@ async def test_a_key_of_systemd_and_one_in_the_secrets_folder(tmp_path: Path, pr
         (tmp_path / folder / "stand-in").chmod(0o600)
     environ = {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
     async with DaemonProcess(tmp_path, environ=environ) as daemon:
-        for kind in ("file", "credential"):
+        for kind, source in (("file", "secrets/stand-in"), ("credential", "the credential stand-in")):
             await drop(daemon, kind, openai_json(provider, key=f"{kind}:stand-in"))
             assert (await daemon.call("PUT", f"/v1/models/{kind}/start"))["state"] == "running"
+            details = (await daemon.find(kind) or {})["details"]
+            assert (details["key_from"], details["key_sent_to"]) == (source, provider.origin)
+        # Nothing but a JSON that somebody may drop decides where these go, and the log says so.
+        warned = [line for line in daemon.log_events() if line["event"] == "key goes where its JSON says"]
+        assert [(line["model"], line["to"], line["level"]) for line in warned] == [
+            (kind, provider.origin, "warning") for kind in ("file", "credential")
+        ]
+        assert all(f'stand-in = "{provider.origin}"' in line["hint"] for line in warned)
         (tmp_path / "secrets" / "stand-in").chmod(0o644)
         await daemon.call("PUT", "/v1/models/file/stop")
         refused = await daemon.call("PUT", "/v1/models/file/start", status=500)

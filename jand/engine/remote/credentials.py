@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,10 +32,11 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A key, and for people where it came from."""
+    """A key, and for people where it came from. *loose* is the NAME of a `file:` or `credential:` that `[secrets]` binds to no origin, so that any JSON may send it anywhere."""
 
     key: str = field(repr=False)
     source: str
+    loose: str | None = None
 
 
 class Credentials:
@@ -96,7 +97,8 @@ class Credentials:
         self._check_binding(kind, name, origin)
         if kind == "env":
             return self._from_environment(name)
-        return self._from_file(name) if kind == "file" else self._from_systemd(name)
+        found = self._from_file(name) if kind == "file" else self._from_systemd(name)
+        return found if name in self._bindings else replace(found, loose=name)
 
     def _check_binding(self, kind: str, name: str, origin: URL) -> None:
         binding = self._bindings.get(name)
