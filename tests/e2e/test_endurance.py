@@ -58,11 +58,12 @@ async def ask(session: aiohttp.ClientSession, model: str, *, stream: bool) -> No
 
 
 def take_memory(daemon: DaemonProcess) -> int:
-    """Return the resident bytes of all processes that the daemon has started."""
+    """Return the bytes of all processes that the daemon has started; what several share (as those do that were just forked) counts once."""
     taken = 0
     for worker in daemon.workers():
         with contextlib.suppress(psutil.Error):
-            taken += worker.memory_info().rss
+            memory = worker.memory_full_info()
+            taken += getattr(memory, "pss", memory.uss)
     return taken
 
 

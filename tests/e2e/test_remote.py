@@ -191,14 +191,17 @@ async def test_openais_clients_that_block_get_the_same_objects_too(
         transport = httpx2.HTTPTransport(uds=str(daemon.socket))
         with httpx2.Client() as direct, httpx2.Client(transport=transport) as through:
             straight: openai.OpenAI = openai.OpenAI(base_url=f"{provider.origin}/v1", api_key=KEY, http_client=direct)
-            there = {"azure_endpoint": provider.origin, "api_key": AZURE_KEY, "api_version": API_VERSION}
             if azure:
-                straight = openai.AzureOpenAI(**there, http_client=direct)
-            there = {"azure_endpoint": "http://jand", "api_key": "unused", "api_version": API_VERSION}
+                straight = openai.AzureOpenAI(
+                    azure_endpoint=provider.origin, api_key=AZURE_KEY, api_version=API_VERSION, http_client=direct
+                )
+            deployed = openai.AzureOpenAI(
+                azure_endpoint="http://jand", api_key="unused", api_version=API_VERSION, http_client=through
+            )
             return (
                 look(straight, DEPLOYMENT if azure else "gpt-4o-mini"),
                 look(openai.OpenAI(base_url="http://jand/v1", api_key="unused", http_client=through), "mine"),
-                look(openai.AzureOpenAI(**there, http_client=through), "mine"),
+                look(deployed, "mine"),
             )
 
     direct, plain, by_deployment = await asyncio.to_thread(compare)
