@@ -125,6 +125,19 @@ class Client:
         hits: list[Json] = (await self._call("GET", "/v1/search", query={"q": words, "limit": str(limit)}))["data"]
         return hits
 
+    async def logs(self, model_id: str, *, tail: int = 200) -> list[Json]:
+        """Return the last lines that the model's worker wrote."""
+        answer = await self._call("GET", f"{path_of(model_id)}/logs", query={"tail": str(tail)})
+        lines: list[Json] = answer["data"]
+        return lines
+
+    async def follow_logs(self, model_id: str, *, tail: int = 200) -> AsyncIterator[Json]:
+        """Yield the last lines, then each one as it comes, until the daemon ends."""
+        query = {"tail": str(tail), "follow": "true"}
+        async with contextlib.aclosing(self._stream("GET", f"{path_of(model_id)}/logs", query=query)) as events:
+            async for event in events:
+                yield json.loads(event.data)
+
     async def problems(self) -> list[Json]:
         problems: list[Json] = (await self._call("GET", "/v1/problems"))["data"]
         return problems

@@ -127,7 +127,13 @@ async def _serve(loaded: Loaded, logs: Logs, directory: Path, listener: Listener
             log.error("settings not read again", reason=error.message, hint=error.hint)  # noqa: TRY400 - a person's file, no fault of ours
         log.info("scanned", reason="SIGHUP", **await manager.rescan())
 
-    app = create_app(manager, ApiSettings.of(settings), version_facts=_version_facts(), reload=reload_on_request)
+    app = create_app(
+        manager,
+        ApiSettings.of(settings),
+        version_facts=_version_facts(),
+        words=live.workers.words,
+        reload=reload_on_request,
+    )
     listen = ListenSettings.of(settings, inherited=_handed_over(), insists=loaded.is_given("socket"))
     listeners = await open_listeners(app, listen)
     signals.install(reload=hang_up, dump=functools.partial(dump, manager))

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from jand.api import guard, openapi
+from jand.api import guard, openapi, request_id
 from jand.api.drain import Drain
 from jand.api.errors import answer_errors
 from jand.api.render import ModelObjects
 from jand.api.route import Shared, bind
 from jand.api.routes import ROUTES
 from jand.errors import NotPossibleError
+from jand.lifecycle.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -33,11 +34,12 @@ def create_app(
     settings: ApiSettings,
     *,
     version_facts: Mapping[str, str],
+    words: Words | None = None,
     reload: Callable[[], Awaitable[Mapping[str, Any]]] = cannot_reload,
 ) -> web.Application:
     """Return the application; `listen.open_listeners` serves it.
 
-    *version_facts* go into `/version` beside our own; *reload* reads the settings again and returns what that did, as ReloadAnswer has it.
+    *words* is what workers wrote. *version_facts* go into `/version` beside our own; *reload* reads the settings again and returns what that did, as ReloadAnswer has it.
     """
     shared = Shared(
         manager=manager,
@@ -46,10 +48,12 @@ def create_app(
         drain=Drain(),
         facts=version_facts,
         description=cache(lambda: openapi.describe(ROUTES, needs_token=guard.needs_token)),
+        words=words or Words(),
         reload=reload,
     )
-    app = web.Application(middlewares=[answer_errors, guard.make_guard(settings)])
+    app = web.Application(middlewares=[request_id.name_request, answer_errors, guard.make_guard(settings)])
     app[SHARED] = shared
+    app.on_response_prepare.append(request_id.show_name)
     app.on_response_prepare.append(guard.make_cors(settings))
     for route in ROUTES:
         app.router.add_route(route.method, route.pattern, bind(route, shared))

@@ -7,7 +7,7 @@ let go, and comes back with `Last-Event-ID`.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from aiohttp import web
@@ -82,13 +82,13 @@ def canonical(shared: Shared, model: str | None) -> str | None:
         return model
 
 
-async def keep_alive(call: Call[EventsQuery, Nothing], response: web.StreamResponse) -> None:
+async def keep_alive(call: Call[Any, Nothing], response: web.StreamResponse) -> None:
     while True:
         await asyncio.sleep(call.shared.settings.heartbeat_s)
         await write(call, response, sse.COMMENT)
 
 
-async def write(call: Call[EventsQuery, Nothing], response: web.StreamResponse, data: bytes) -> None:
+async def write(call: Call[Any, Nothing], response: web.StreamResponse, data: bytes) -> None:
     async with asyncio.timeout(call.shared.settings.slow_reader_s):
         await response.write(data)
 

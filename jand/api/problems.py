@@ -8,7 +8,8 @@ from aiohttp import web
 
 from jand.api.models import LIST_ENDS, LIST_OPENS
 from jand.api.render import encode_problem
-from jand.api.schemas import Nothing, ReloadAnswer, RescanAnswer
+from jand.api.schemas import Nothing, RescanAnswer
+from jand.api.schemas_daemon import ReloadAnswer
 
 if TYPE_CHECKING:
     from jand.api.route import Call

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jand.api.ports import Manager
     from jand.api.render import ModelObjects
     from jand.api.settings import ApiSettings
+    from jand.lifecycle.words import Words
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +46,7 @@ class Shared:
     drain: Drain
     facts: Mapping[str, str]
     description: Callable[[], bytes]
+    words: Words
     reload: Callable[[], Awaitable[Mapping[str, Any]]]
     disk: DiskGauge = field(default_factory=DiskGauge)
 

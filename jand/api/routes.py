@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from jand.api import events, health, inference, metrics, models, page, problems, registering, uploads
+from jand.api import events, health, inference, logs, metrics, models, page, problems, registering, uploads
 from jand.api.route import Route
 from jand.api.schemas import (
     CatalogAnswer,
@@ -24,7 +24,6 @@ from jand.api.schemas import (
     ReadyAnswer,
     RegisterBody,
     RegisterQuery,
-    ReloadAnswer,
     RescanAnswer,
     SearchAnswer,
     SearchQuery,
@@ -34,6 +33,7 @@ from jand.api.schemas import (
     StopQuery,
     VersionAnswer,
 )
+from jand.api.schemas_daemon import LogList, LogsQuery, ReloadAnswer
 from jand.errors import (
     BadRequestError,
     ContextExceededError,
@@ -139,6 +139,18 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         body=Nothing,
         answer=SearchAnswer,
         errors=(BadRequestError, *FETCHING),
+    ),
+    Route(
+        method="GET",
+        path="/v1/models/{id}/logs",
+        handler=logs.show_logs,
+        summary="Show what the worker of a model has written",
+        query=LogsQuery,
+        body=Nothing,
+        answer=LogList,
+        media=STREAM,
+        errors=(ModelNotFoundError,),
+        endless=True,
     ),
     Route(
         method="GET",

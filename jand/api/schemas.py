@@ -341,20 +341,6 @@ class RescanAnswer(BaseModel):
     object: Literal["rescan"] = "rescan"
 
 
-class SettingChange(BaseModel):
-    key: str
-    before: Any = Field(description="the value until now; secrets are masked")
-    after: Any
-
-
-class ReloadAnswer(BaseModel):
-    """What was read again: settings that count from now on, and those that count from the next start on."""
-
-    object: Literal["reload"] = "reload"
-    applied: list[SettingChange] = Field(default_factory=list)
-    restart_needed: list[SettingChange] = Field(default_factory=list)
-
-
 class HealthAnswer(BaseModel):
     status: Literal["ok"] = "ok"
     details: dict[str, Any] = Field(

@@ -29,6 +29,7 @@ VERBS: Final = {
     "catalog": Verb("finding", "List the catalogue, with what each model would download."),
     "chat": Verb("chat", "Talk to a model in the terminal."),
     "events": Verb("events", "Show what happens, as it happens."),
+    "logs": Verb("logs", "Show what llama.cpp has written about a model, also of one that has died."),
     "problems": Verb("problems", "List what is wrong in the models folder, with file, line and what mends it."),
     "check": Verb(
         "check", "Validate a models folder, or the folder of one model, offline; exit status 1 where anything is wrong."

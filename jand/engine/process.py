@@ -63,7 +63,7 @@ class Worker:
         ends: _Ends,
         *,
         on_progress: Callable[[float], None] | None,
-        on_log: Callable[[str], None] | None,
+        on_log: Callable[[str, str], None] | None,
         on_heartbeat: Callable[[Heartbeat], None] | None,
     ) -> None:
         self.pid = process.pid
@@ -94,7 +94,7 @@ class Worker:
         *,
         command: Sequence[str] | None = None,
         on_progress: Callable[[float], None] | None = None,
-        on_log: Callable[[str], None] | None = None,
+        on_log: Callable[[str, str], None] | None = None,
         on_heartbeat: Callable[[Heartbeat], None] | None = None,
         start_timeout_s: float = 600.0,
         environ: Mapping[str, str] | None = None,
@@ -251,10 +251,11 @@ class Worker:
         self._log_line(rest)
 
     def _log_line(self, line: str) -> None:
-        if line := line.rstrip()[:_LOG_LINE_CHARS]:
+        level = protocol.LOG_LEVELS.get(line[:3], "info")
+        if line := line.removeprefix(protocol.LOG_MARKS.get(level, "")).rstrip()[:_LOG_LINE_CHARS]:
             self._lines.append(line)
             if self._on_log is not None:
-                self._on_log(line)
+                self._on_log(line, level)
 
     async def _read_reports(self) -> None:
         with contextlib.suppress(ConnectionError):

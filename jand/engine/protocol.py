@@ -26,6 +26,12 @@ TERMINATED: Final = 128 + 15
 """With what status a worker ends that SIGTERM told to, as shells count."""
 
 
+LOG_MARKS: Final = {"error": "<3>", "warning": "<4>"}
+"""How a line of a worker's log begins that is no plain one, as sd-daemon(3) has it."""
+
+LOG_LEVELS: Final = {mark: level for level, mark in LOG_MARKS.items()}
+
+
 class ProtocolError(Exception):
     """A line that is no message: the other side is no worker, or of another version."""
 

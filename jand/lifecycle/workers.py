@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -13,9 +14,11 @@ import structlog
 from jand.engine import process
 from jand.engine.bytecode import compile_worker
 from jand.engine.protocol import HEARTBEAT_S, WorkerConfig
+from jand.errors import JandError
 from jand.library.findings import Role
 from jand.lifecycle.running import Upstream
 from jand.lifecycle.tally import Meter
+from jand.lifecycle.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,6 +50,7 @@ class LocalWorkers:
         start_timeout_s: float,
         hang_timeout_s: float = HANG_TIMEOUT_S,
         sandbox: bool = True,
+        words: Words | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
         self._directory = directory
@@ -55,6 +59,7 @@ class LocalWorkers:
         self._heartbeat_s = hang_timeout_s / process.SILENT_BEATS
         self.start_timeout_s = start_timeout_s
         self._sandbox = sandbox
+        self.words = words or Words()
         self._command = command
 
     async def launch(
@@ -78,24 +83,40 @@ class LocalWorkers:
         )
         await asyncio.to_thread(compile_worker)
         began = time.monotonic()
-        worker_log = log.bind(model=model_id)
+        self.words.add(model_id, "jand: starting a worker")
         meter = Meter(self._tally, model_id)
-        worker = await process.start_with_protection(
-            config,
-            self._notes,
-            command=self._command,
-            on_progress=on_progress,
-            on_log=lambda line: worker_log.debug("worker", line=line),
-            on_heartbeat=lambda beat: meter.heard(processing=beat.active, queued=beat.queued, work=beat.work),
-            start_timeout_s=self.start_timeout_s,
-        )
-        return LocalRunning(model_id, spec, worker, meter, loaded_in_s=time.monotonic() - began)
+        try:
+            worker = await process.start_with_protection(
+                config,
+                self._notes,
+                command=self._command,
+                on_progress=on_progress,
+                on_log=functools.partial(self._note, model_id),
+                on_heartbeat=lambda beat: meter.heard(processing=beat.active, queued=beat.queued, work=beat.work),
+                start_timeout_s=self.start_timeout_s,
+            )
+        except JandError as error:
+            self.words.add(model_id, f"jand: {error.message}", "error")
+            raise
+        loaded_in_s = time.monotonic() - began
+        self.words.add(model_id, f"jand: ready after {loaded_in_s:.2f} s, pid {worker.pid}")
+        return LocalRunning(model_id, spec, worker, meter, self.words, loaded_in_s=loaded_in_s)
+
+    def _note(self, model_id: str, line: str, level: str) -> None:
+        """Keep a line of a worker, and log it a step less severe than llama.cpp has it: what a failure means for the model is logged as such."""
+        self.words.add(model_id, line, level)
+        tell = {"error": log.warning, "warning": log.info}.get(level, log.debug)
+        tell("worker", model=model_id, line=line)
 
 
 class LocalRunning:
     """A running worker; satisfies `running.Running`."""
 
-    def __init__(self, model_id: str, spec: Spec, worker: Worker, meter: Meter, *, loaded_in_s: float) -> None:
+    def __init__(
+        self, model_id: str, spec: Spec, worker: Worker, meter: Meter, words: Words, *, loaded_in_s: float
+    ) -> None:
+        self._model_id = model_id
+        self._words = words
         self._spec = spec
         self._worker = worker
         self._meter = meter
@@ -136,7 +157,9 @@ class LocalRunning:
         return self._worker.last_lines()
 
     async def wait(self) -> str:
-        return (await self._worker.wait()).message
+        message = (await self._worker.wait()).message
+        self._words.add(self._model_id, f"jand: {message}")
+        return message
 
     async def stop(self, *, grace_s: float, force: bool) -> None:
         await self._worker.stop(grace_s=grace_s, force=force)

@@ -17,6 +17,7 @@ from yarl import URL
 from jand.api.app import create_app
 from jand.api.listen import open_listeners
 from jand.api.settings import ApiSettings, ListenSettings
+from jand.lifecycle.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,12 +56,13 @@ class ServedApi:
         self.directory = Path(self._scratch.name)
         self.socket = self.directory / "run" / "jand.sock"
         self._settings = settings or ApiSettings()
+        self.words = Words()
         self._listen = listen
         self._listeners: Listeners | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        app = create_app(self.manager, self._settings, version_facts={"python": "3"})
+        app = create_app(self.manager, self._settings, version_facts={"python": "3"}, words=self.words)
         self._listeners = await open_listeners(app, ListenSettings(self.socket, listen=self._listen))
         self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket), limit=0))
         return self

@@ -14,8 +14,11 @@ import sys
 import types
 from typing import Any, Final
 
+from jand.engine.protocol import LOG_MARKS
+
 _CONTINUED: Final = 5
 _DEBUG: Final = 1
+_MARKS: Final = {3: LOG_MARKS["warning"].encode(), 4: LOG_MARKS["error"].encode()}
 
 
 def _functions() -> Any:
@@ -41,7 +44,7 @@ def _write_log(level: int, text: bytes, _: object) -> None:
     if level != _CONTINUED:
         _wanted = level != _DEBUG
     if _wanted:
-        os.write(2, text)
+        os.write(2, _MARKS.get(level, b"") + text)
 
 
 _log_callback: Final = lib.llama_log_callback(_write_log)  # kept: C holds only the address

@@ -88,7 +88,7 @@ async def test_log_lines_reach_the_callback_and_the_error(config: WorkerConfig) 
         WorkerDiedError,
         match=r'cannot start "zephyr-7b": the worker ended with status 3 \(error: tensor blk.0 is missing\)',
     ) as caught:
-        await Worker.start(config, command=command, on_log=lines.append)
+        await Worker.start(config, command=command, on_log=lambda line, _level: lines.append(line))
     assert "loading the model" in lines
     assert "error: tensor blk.0 is missing" in caught.value.facts["log"]  # type: ignore[operator]
 
@@ -111,7 +111,7 @@ async def test_slow_start_is_ended_at_the_timeout(config: WorkerConfig) -> None:
     lines: list[str] = []
     command = fake.command("--hang", "load", "--ignore-sigterm", "--log", "here")
     with pytest.raises(StartError, match=r"it was not ready within 0\.5 s"):
-        await Worker.start(config, command=command, start_timeout_s=0.5, on_log=lines.append)
+        await Worker.start(config, command=command, start_timeout_s=0.5, on_log=lambda line, _level: lines.append(line))
     assert children() == []
 
 
@@ -282,7 +282,7 @@ async def test_kill_for_lack_of_memory_is_not_retried(config: WorkerConfig) -> N
     lines: list[str] = []
     command = fake.command("--die", "warm", "--signal", "SIGKILL", "--log", "attempt")
     with pytest.raises(WorkerDiedError, match="SIGKILL"):
-        await start_with_protection(config, Notes(), command=command, on_log=lines.append)
+        await start_with_protection(config, Notes(), command=command, on_log=lambda line, _level: lines.append(line))
     assert lines == ["attempt"]
 
 
