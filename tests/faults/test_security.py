@@ -23,8 +23,8 @@ from urllib.parse import quote
 import pytest
 import pytest_asyncio
 
-from jand.api.routes import ROUTES
 from jand.api.guard import TOKENLESS
+from jand.api.routes import ROUTES
 from tests.fakes import gguf_files
 from tests.fakes.api import Answer, exchange
 from tests.fakes.daemon import DaemonProcess
