@@ -41,6 +41,14 @@ WORK: Final = {
 """Name and help by the worker's own name of a counter."""
 
 
+RATES: Final = (
+    ("prompt_tokens_seconds", "Tokens of prompts that were read in a second", "prompt_tokens", "reading_s"),
+    ("predicted_tokens_seconds", "Tokens that were generated in a second", "generated_tokens", "generating_s"),
+    ("n_busy_slots_per_decode", "Conversations that took part in a call of llama_decode", "slot_steps", "steps"),
+)
+"""Averages that llama-server gives as well, for dashboards that were made for it: name, help, and the two counters."""
+
+
 async def metrics(call: Call[Nothing, Nothing]) -> web.Response:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ManagerCollector(call.shared.manager))
@@ -105,10 +113,15 @@ def happenings(tallies: Sequence[tuple[str, ModelTally]]) -> Iterator[Metric]:
     restarts = CounterMetricFamily("jand_worker_restarts", "Starts after such a death", labels=["model"])
     evictions = CounterMetricFamily("jand_evictions", "Stops to make room for another model", labels=["model"])
     answers = CounterMetricFamily("jand_requests", "Answers that were begun, by status", labels=["model", "status"])
-    first_byte = HistogramMetricFamily(
-        "jand_time_to_first_byte_seconds",
-        "From the request to the first byte of its answer, a start included; of a stream that is the first token",
-        labels=["model", "stream"],
+    first_token = HistogramMetricFamily(
+        "jand_time_to_first_token_seconds",
+        "From the request to the first token of a streamed answer, a start included",
+        labels=["model"],
+    )
+    whole = HistogramMetricFamily(
+        "jand_time_to_answer_seconds",
+        "From the request to an answer that is no stream, a start included",
+        labels=["model"],
     )
     for model, tally in tallies:
         add_histogram(loads, [model], tally.loads)
@@ -118,9 +131,10 @@ def happenings(tallies: Sequence[tuple[str, ModelTally]]) -> Iterator[Metric]:
         evictions.add_metric([model], tally.evictions)
         for status, count in sorted(tally.answers.items()):
             answers.add_metric([model, str(status)], count)
-        for stream, histogram in sorted(tally.first_byte.items()):
-            add_histogram(first_byte, [model, "true" if stream else "false"], histogram)
-    yield from (loads, failed, deaths, restarts, evictions, answers, first_byte)
+        # A worker sends nothing of a stream, its headers included, before there is a token.
+        for stream, histogram in tally.first_byte.items():
+            add_histogram(first_token if stream else whole, [model], histogram)
+    yield from (loads, failed, deaths, restarts, evictions, answers, first_token, whole)
 
 
 def work(tallies: Sequence[tuple[str, ModelTally]]) -> Iterator[Metric]:
@@ -137,6 +151,12 @@ def work(tallies: Sequence[tuple[str, ModelTally]]) -> Iterator[Metric]:
         for model, tally in told:
             family.add_metric([model], tally.work.get(counter, 0.0))
         yield family
+    for name, words, counted, by in RATES:
+        gauge = GaugeMetricFamily(f"jand_{name}", f"{words}, over all its workers' lives, {LATE}", labels=["model"])
+        for model, tally in told:
+            if divisor := tally.work.get(by, 0.0):
+                gauge.add_metric([model], tally.work.get(counted, 0.0) / divisor)
+        yield gauge
 
 
 def add_histogram(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram) -> None:

@@ -96,6 +96,43 @@ async def test_what_ran_and_what_says_so_starts_with_the_daemon(tmp_path: Path, 
     assert states == {"stopped": "downloaded", "never": "downloaded"}
 
 
+# -- one from another -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["original", "custom"])
+async def test_a_copy_runs_beside_its_original_and_deleting_either_leaves_the_other_whole(
+    tmp_path: Path, first: str
+) -> None:
+    """It shares the binary, has parameters of its own, and of the two it does not matter which one goes first."""
+    folder = tiny_models.install(tmp_path / "models", "original", runtime={"max_tokens": 4})
+    binary = (folder / "original.gguf").read_bytes()
+    async with DaemonProcess(tmp_path) as daemon:
+        wanted = {"id": "custom", "parameters": {"init": {"ctx_len": 1024}, "runtime": {"max_tokens": 9}}}
+        await daemon.call("POST", "/v1/models/original/copy", wanted, status=201)
+        await daemon.until_state("custom", "downloaded")
+
+        async def tokens(model: str) -> int:
+            return int((await complete(daemon, model, max_tokens=None))["usage"]["completion_tokens"])
+
+        assert (await tokens("original"), await tokens("custom")) == (4, 9)
+        models = await daemon.models_by_id("?state=running")
+        assert {name: models[name]["details"]["context"] for name in models} == {"original": 512, "custom": 1024}
+        other = "custom" if first == "original" else "original"
+        await daemon.call("DELETE", f"/v1/models/{first}")
+        # What still runs goes on, and what is left starts anew from its files.
+        left = await tokens(other)
+        await daemon.call("PUT", f"/v1/models/{other}/stop")
+        assert await tokens(other) == left
+        found = await daemon.find(other)
+        assert found is not None
+        assert [file["present"] for file in found["files"]] == [True]
+        there = [path.read_bytes() for path in (tmp_path / "models").rglob("*.gguf")]
+        await daemon.call("DELETE", f"/v1/models/{other}")
+        assert list((tmp_path / "models").rglob("*.gguf")) == []
+
+    assert there == [binary]
+
+
 # -- what cannot be ---------------------------------------------------------------------------------------------------
 
 

@@ -67,7 +67,16 @@ async def test_what_happened_to_a_model_and_what_its_worker_did(api: ServedApi, 
     tally.loaded(name, 400)
     tally.load_failed(name)
     tally.evicted(name)
-    Meter(tally, name).heard(processing=2, queued=3, work={"prompt_tokens": 7, "generated_tokens": 11})
+    work = {
+        "prompt_tokens": 7,
+        "reading_s": 2,
+        "generated_tokens": 11,
+        "generating_s": 4,
+        "steps": 10,
+        "slot_steps": 15,
+    }
+    Meter(tally, name).heard(processing=2, queued=3, work=work)
+    Meter(tally, "new").heard(processing=0, queued=0, work={"prompt_tokens": 0, "reading_s": 0})
 
     samples = await read(api)
 
@@ -79,6 +88,10 @@ async def test_what_happened_to_a_model_and_what_its_worker_did(api: ServedApi, 
         assert of(samples, f"jand_{counter}_total", model=name) == 1
     assert of(samples, "jand_prompt_tokens_total", model=name) == 7
     assert of(samples, "jand_tokens_predicted_total", model=name) == 11
+    assert of(samples, "jand_prompt_tokens_seconds", model=name) == 3.5
+    assert of(samples, "jand_predicted_tokens_seconds", model=name) == 2.75
+    assert of(samples, "jand_n_busy_slots_per_decode", model=name) == 1.5
+    assert ("jand_prompt_tokens_seconds", frozenset({("model", "new")})) not in samples
     assert of(samples, "jand_requests_processing", model=name) == 2
     assert of(samples, "jand_requests_deferred", model=name) == 3
 
@@ -99,6 +112,6 @@ async def test_answers_are_counted_by_status_and_timed_to_their_first_byte(
 
     assert of(samples, "jand_requests_total", model="a", status="200") == 2
     assert of(samples, "jand_requests_total", model="a", status="400") == 1
-    assert of(samples, "jand_time_to_first_byte_seconds_count", model="a", stream="true") == 1
-    assert of(samples, "jand_time_to_first_byte_seconds_count", model="a", stream="false") == 1
-    assert 0 < of(samples, "jand_time_to_first_byte_seconds_sum", model="a", stream="true") < 5
+    assert of(samples, "jand_time_to_first_token_seconds_count", model="a") == 1
+    assert of(samples, "jand_time_to_answer_seconds_count", model="a") == 1
+    assert 0 < of(samples, "jand_time_to_first_token_seconds_sum", model="a") < 5
