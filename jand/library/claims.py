@@ -17,6 +17,7 @@ from jand.library.findings import Binary, Role
 from jand.model import identity, quantisation
 from jand.model.filenames import Source, composed, parse_reference, printable
 from jand.model.identity import Candidate, Group
+from jand.model.immutable import immutable
 from jand.model.problem import ErrorNote
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ MOST_LISTED: Final = 8
 """How many files a message names."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class BinaryFile:
     """One file that is a binary, or says so. *name* and *shown* are for people, relative to its folder and whole; *path* is the real one.
 
@@ -97,7 +98,7 @@ def _system_error(shown: str, error: OSError, at: float) -> ErrorNote:
     return ErrorNote("unreadable", f"cannot read {shown}: {error.strerror or error}", hint, at=at)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Claim:
     """What belongs to one JSON. *complaints* are about the JSON, not about one of the files; *error* is the first of all.
 

@@ -7,13 +7,13 @@ editor never unregisters a model. After that it is a problem.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from jand.library import generated, probe
 from jand.library.headers import is_racy, make_stamp, open_regular
 from jand.library.verdict import age_of
 from jand.model import document
+from jand.model.immutable import immutable
 from jand.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ PATIENCE_S: Final = 4.0
 UNREADABLE_HINT: Final = "let the user that jand runs as read it (chmod, chown)"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Reading:
     """What one content of one JSON says. *path* is the shown one, which *problems* carry; *spec* is None where it is no model."""
 
@@ -44,7 +44,7 @@ class Reading:
     writing: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Sight:
     """A JSON now. *arriving*: it cannot be judged yet, and *reading* is the last good one, or None."""
 

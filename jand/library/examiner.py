@@ -19,6 +19,7 @@ from jand.library.picture import TREE, Anchor, Sight
 from jand.library.roots import NoRoot, read_root
 from jand.library.stamps import read_stamp
 from jand.model.filenames import is_temporary, printable
+from jand.model.immutable import immutable
 from jand.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class ScanEntry(Protocol):
     def __call__(self, tree: Tree, entry: str, headers: HeaderCache, /, *, now: float) -> EntryScan: ...
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Look:
     """The result for one key: *sight* None where there is nothing and never was; *doubtful* where the tree was not the one that it should have been."""
 

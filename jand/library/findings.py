@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from jand.model.immutable import immutable
+
 if TYPE_CHECKING:
     from jand.model.gguf import Header
     from jand.model.problem import ErrorNote, Problem
@@ -59,7 +61,7 @@ class Role(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Stamp:
     """What tells one content of a file from another without reading it; all but *ctime_ns* can be set by programs."""
 
@@ -70,7 +72,7 @@ class Stamp:
     ctime_ns: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Binary:
     """One file that a model needs, as it lies on the disk now.
 
@@ -103,7 +105,7 @@ class Binary:
         return self.stamp is not None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Found:
     """One model JSON with its binaries.
 
@@ -146,7 +148,7 @@ class Found:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class BareBinary:
     """A GGUF that no JSON claims, with what belongs to it; a candidate for adoption once it is whole.
 
@@ -167,7 +169,7 @@ class BareBinary:
         return all(binary.whole for binary in self.binaries)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class EntryScan:
     """Everything that one entry holds.
 

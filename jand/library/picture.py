@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from jand.library.findings import LOOSE
 from jand.model.filenames import printable
+from jand.model.immutable import immutable
 from jand.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ TREE: Final = ""
 """The key of the anchor of the tree itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Anchor:
     """A real path, and the place that it lay in when it was last seen."""
 
@@ -36,7 +37,7 @@ class Anchor:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Sight:
     """One look at one entry.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from jand.library.findings import LOOSE
+from jand.model.immutable import immutable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,7 +30,7 @@ DEEPEST: Final = 16
 """Bounds on what a link to somewhere large can cost; what lies beyond is not compared."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class EntryStamp:
     """*value* is the same while nothing changes. *folders* are the inodes that a watch of this entry must hold.
 

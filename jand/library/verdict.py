@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from jand.errors import GgufError, IncompleteGgufError, LegacyGgmlError
@@ -18,6 +17,7 @@ from jand.library import probe
 from jand.library.headers import is_racy, make_stamp, open_regular
 from jand.model.filenames import printable
 from jand.model.identity import Soundness
+from jand.model.immutable import immutable
 
 if TYPE_CHECKING:
     from jand.library.findings import Stamp
@@ -37,7 +37,7 @@ _MAGICS: Final = (b"GGUF", b"lmgg", b"fmgg", b"tjgg", b"algg", b"ggml", b"ggmf",
 _MAGIC_BYTES: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Verdict:
     """What is known of one file now.
 

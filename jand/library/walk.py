@@ -21,6 +21,7 @@ from jand.library.documents import unreadable
 from jand.library.findings import LOOSE
 from jand.model import filenames
 from jand.model.filenames import Kind
+from jand.model.immutable import immutable
 from jand.model.problem import Problem, Severity
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ _AWAY: Final = frozenset(
 """What a disk says that is not there any more, although its folder is."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class File:
     """*linked*: the file itself is a link, or its folder is reached through one."""
 

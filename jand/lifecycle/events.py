@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from jand.model.immutable import immutable
 from jand.model.record import Record
 from jand.tasks import Bell
 
@@ -23,7 +23,7 @@ RING: Final = 4096
 """Events kept for resumption; at some 100 bytes of references each it stays small, and it covers a burst of 1,000 drops."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class ProblemRecord:
     """A problem and the Unix time in seconds at which it was first seen."""
 
@@ -31,7 +31,7 @@ class ProblemRecord:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Event:
     """*type* is one of the contract's (`model.registered`, ..., `problem.cleared`); *id* grows by one with each event of this daemon's life."""
 

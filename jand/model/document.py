@@ -22,6 +22,7 @@ import pyjson5
 from pydantic import ValidationError
 
 from jand.model import complaints
+from jand.model.immutable import immutable
 from jand.model.places import MAX_DEPTH, MAX_VALUES, Path, UnreadableError, Walk, line_and_column, refuse_piece
 from jand.model.problem import Problem, Severity
 from jand.model.spec import Init, Metadata, Parameters, Runtime, Spec, known_names
@@ -46,7 +47,7 @@ _SECTIONS: Final[tuple[tuple[Path, type[Part]], ...]] = (
 _NAMES: Final = {path: known_names(part) | set(part.model_fields) for path, part in _SECTIONS}
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Document:
     """*spec* is None where a problem is an error; *problems* are in the order of the text."""
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 from urllib.parse import unquote, urlsplit
+
+from jand.model.immutable import immutable
 
 JSON_ENDING: Final = ".json"
 
@@ -135,7 +136,7 @@ class Source(StrEnum):
     URL = "url"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Reference:
     """One item of `download_url`, or `metadata.mmproj`.
 

@@ -6,7 +6,6 @@ Runs in the daemon, so it must survive any bytes: whatever they are, the answer 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from jand.errors import GgufError, LegacyGgmlError
@@ -14,6 +13,7 @@ from jand.model.foreign import HEAD_BYTES, explain
 from jand.model.gguf_cursor import Cursor
 from jand.model.gguf_tensors import MAX_TENSORS, SMALLEST_TENSOR, Tensors, read_tensors
 from jand.model.gguf_values import MAX_KEYS, SMALLEST_KEY, Values, read_values
+from jand.model.immutable import immutable
 from jand.model.quantisation import GUESSED, canonical, file_type_name
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _ENCODERS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@immutable(kw_only=True)
 class Header:
     """The facts of one GGUF file. What it does not say, or says in a way that cannot be, is None.
 

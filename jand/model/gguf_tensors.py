@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from jand.errors import GgufError
 from jand.model.gguf_values import shown
+from jand.model.immutable import immutable
 from jand.model.quantisation import REMOVED_TENSOR_TYPES, TENSOR_TYPES
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _NEWEST_TYPE: Final = max(TENSOR_TYPES) + 64
 """ggml gives out the numbers of its types one after the other, two or three a year."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Tensors:
     """*elements* counts the weights by tensor type; *data_offset* and *end* are offsets in the file."""
 

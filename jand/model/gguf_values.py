@@ -7,10 +7,10 @@ vocabulary, nearly all of a header, is stepped over, and only its length is kept
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from jand.model.gguf_cursor import MAX_STRING
+from jand.model.immutable import immutable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,7 +225,7 @@ _NOTHING_SAID: Final[dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Values:
     """The values by meaning: whatever is of another kind than asked for, or cannot be, counts as not said."""
 

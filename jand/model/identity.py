@@ -19,6 +19,7 @@ from jand.model.filenames import (
     json_stem,
     printable,
 )
+from jand.model.immutable import immutable
 from jand.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Soundness:
     GGUF: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Candidate:
     """One file that could belong to a JSON.
 
@@ -156,7 +157,7 @@ class Candidate:
     quantization: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Group:
     """What is loaded as one: a file, or all parts of a split one; *names* in order, those that are not there included."""
 

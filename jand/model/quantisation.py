@@ -8,8 +8,9 @@ The numbers are those of llama.cpp: `ggml_type`, `llama_ftype`, and the measurem
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from jand.model.immutable import immutable
 
 
 class TensorType(NamedTuple):
@@ -201,7 +202,7 @@ _SHORT = re.compile(r"(?<![A-Z0-9])(Q[234568])(?![A-Z0-9])")
 _SPLIT = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf", re.IGNORECASE | re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class SplitPart:
     """One file of a model cut into *count*; *no* counts from 1. *prefix* keeps the folder."""
 

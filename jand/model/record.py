@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from jand.model.immutable import immutable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +29,7 @@ class Transition(StrEnum):
     RESTARTING = "restarting"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class FileRecord:
     """One binary: *size* in bytes as it lies there (what it must have, where it is absent and that is known)."""
 
@@ -37,14 +39,14 @@ class FileRecord:
     sha256: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class FileProgress:
     name: str
     bytes_done: int
     bytes_total: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Progress:
     """How far what is arriving has come; *bytes_total* is None until every size is known, the speed 0 until it was measured."""
 
@@ -55,7 +57,7 @@ class Progress:
     files: tuple[FileProgress, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable()
 class Record:
     """One registered model. *created* is a Unix time in seconds, *path* relative to the root (or absolute, in an extra tree)."""
 
