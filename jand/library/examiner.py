@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from jand.library.picture import Picture, Place
     from jand.library.roots import Root
     from jand.library.settle import Key
-    from jand.library.stamps import EntryStamp
+    from jand.library.stamps import EntryStamp, Listings
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,9 @@ BATCH_S: Final = 0.02
 class ScanEntry(Protocol):
     """`scan.scan_entry`."""
 
-    def __call__(self, tree: Tree, entry: str, headers: HeaderCache, /, *, now: float) -> EntryScan: ...
+    def __call__(
+        self, tree: Tree, entry: str, headers: HeaderCache, /, *, now: float, listings: Listings | None
+    ) -> EntryScan: ...
 
 
 @immutable()
@@ -108,14 +110,15 @@ class Examiner:
 
     def _look(self, key: Key, tree: Tree, root: Root) -> tuple[Sight | None, bool]:
         entry = key[1]
-        stamp = read_stamp(root.path, entry, lasting=True)
+        listings: Listings = {}
+        stamp = read_stamp(root.path, entry, lasting=True, listings=listings)
         scan = None
         if key not in self._picture.scans:
             if not self._is_entry(tree, entry, stamp):
                 return None, False
             scan = self._memory.recall(tree, entry, stamp)
         if scan is None:
-            scan = self._scan(key, tree)
+            scan = self._scan(key, tree, listings if root.path == str(tree.path) else None)
         sight = self._sight(key, root, scan, stamp)
         if (stamp is None or scan.offline or self._has_lost(key, scan)) and self._is_other(tree, root):
             return None, True
@@ -135,9 +138,9 @@ class Examiner:
             return False
         return not stamp.dangling or entry in self._list_entries(tree)
 
-    def _scan(self, key: Key, tree: Tree) -> EntryScan:
+    def _scan(self, key: Key, tree: Tree, listings: Listings | None) -> EntryScan:
         try:
-            return self._scan_entry(tree, key[1], self._headers, now=time.time())
+            return self._scan_entry(tree, key[1], self._headers, now=time.time(), listings=listings)
         except Exception as error:
             # One entry that brings out a fault of ours must not cost the others.
             log.exception("scan failed", tree=tree.label, entry=printable(key[1]))

@@ -28,9 +28,11 @@ from jand.model.filenames import printable
 from jand.model.gguf import Header, read_header
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from jand.library.documents import Reading
+    from jand.library.findings import EntryScan
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +88,7 @@ class HeaderCache:
 
     The rest belongs to those who judge files: *documents* are parsed JSONs and *good* those that were models at the last scan, by tree and entry and shown path; *quiet* are stamps at which nobody was writing any more,
     *foreign* those of files that are no binary, *first_seen* when a stamp from the future was seen first (monotonic seconds).
+    *lessons* are scans of an earlier life, by tree and entry, whose files nobody has looked at again: *teach* is given one when that is about to happen.
     """
 
     def __init__(self, path: Path | None = None, *, limit: int = MAX_ENTRIES) -> None:
@@ -93,13 +96,34 @@ class HeaderCache:
         self._limit = limit
         self._headers: Recent[Header | GgufError] = Recent(limit)
         self._growing: Recent[Header] = Recent(1024)
-        self._stored = StoredHeaders([], {}) if path is None else header_file.load(path)
+        self._stored_: StoredHeaders | None = None
         self._changed = False
         self.documents: Recent[Reading] = Recent(limit)
         self.good: dict[tuple[str, str], dict[str, Reading]] = {}
         self.quiet: Recent[bool] = Recent(limit)
         self.foreign: Recent[bool] = Recent(limit)
         self.first_seen: Recent[float] = Recent(1024)
+        self.lessons: dict[tuple[str, str], EntryScan] = {}
+        self.teach: Callable[[EntryScan], None] | None = None
+
+    @property
+    def _stored(self) -> StoredHeaders:
+        """What the file holds, read when somebody asks: a start that finds everything as it was does not."""
+        if self._stored_ is None:
+            self._stored_ = StoredHeaders([], {}) if self.path is None else header_file.load(self.path)
+        return self._stored_
+
+    def learn(self, label: str, entry: str) -> None:
+        """Know of the files of *entry*, of the tree of that *label*, what an earlier life of the daemon knew."""
+        lesson = self.lessons.pop((label, entry), None)
+        if lesson is not None and self.teach is not None:
+            self.teach(lesson)
+
+    def keep(self, stamp: Stamp, header: Header, *, quiet: bool) -> None:
+        """Know that the file of *stamp* has *header*, and whether nobody was writing to it."""
+        self._headers.keep(stamp, header)
+        if quiet:
+            self.quiet.keep(stamp, True)
 
     def __len__(self) -> int:
         return len(self._stored) + len(self._headers)
@@ -173,10 +197,8 @@ class HeaderCache:
         if stored is None:
             return None
         header, quiet = stored
-        self._headers.keep(stamp, header)
-        if quiet:
-            # Whoever began to write since has not written yet, or the stamp would be another.
-            self.quiet.keep(stamp, True)
+        # Whoever began to write since has not written yet, or the stamp would be another.
+        self.keep(stamp, header, quiet=quiet)
         return header
 
 

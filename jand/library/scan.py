@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jand.library.documents import Reading
     from jand.library.findings import Stamp, Tree
     from jand.library.headers import HeaderCache
+    from jand.library.stamps import Listings
     from jand.library.walk import File, Folder, Walk
     from jand.model.identity import Group
     from jand.model.problem import ErrorNote
@@ -60,9 +61,15 @@ def _is_entry(item: os.DirEntry[str]) -> bool:
         return True
 
 
-def scan_entry(tree: Tree, entry: str, headers: HeaderCache, *, now: float) -> EntryScan:
-    """Say what *entry* of *tree* holds at *now*, the Unix time. A later *now* than the clock's takes what is fresh for settled."""
-    walked = walk(tree, entry)
+def scan_entry(
+    tree: Tree, entry: str, headers: HeaderCache, *, now: float, listings: Listings | None = None
+) -> EntryScan:
+    """Say what *entry* of *tree* holds at *now*, the Unix time. A later *now* than the clock's takes what is fresh for settled.
+
+    *listings* are those of its folders that were read a moment ago.
+    """
+    headers.learn(tree.label, entry)
+    walked = walk(tree, entry, listings)
     return _Scan(tree, entry, walked, headers, now).run()
 
 

@@ -7,11 +7,12 @@ temporary names leave no trace in a stamp. Everything here blocks for disk I/O.
 from __future__ import annotations
 
 import hashlib
+import marshal
 import os
 import stat
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from jand.library.findings import LOOSE
 from jand.model.immutable import immutable
@@ -30,11 +31,17 @@ DEEPEST: Final = 16
 """Bounds on what a link to somewhere large can cost; what lies beyond is not compared."""
 
 
+_REGULAR: Final = stat.S_IFREG
+
+Listings: TypeAlias = "dict[str, list[os.DirEntry[str]]]"
+"""What folders held, by their real paths, with the status of each item as a listing has it: who scans what was just stamped need not ask again."""
+
+
 @immutable()
 class EntryStamp:
     """*value* is the same while nothing changes. *folders* are the inodes that a watch of this entry must hold.
 
-    *lasting* says the same as *value*, but also to later processes, where that was asked for; it is "" where it proves nothing, because of links or of something that changed a moment ago.
+    *lasting* says the same as *value*, but also to later processes, where that was asked for; it is empty where it proves nothing, because of links or of something that changed a moment ago.
 
     *targets* are the real paths to which its links lead, *crossings* the first folder on each other file system; *shared* says that one of its files has another
     name somewhere, through which it may be written to without an event here. *dangling*: it is itself a link that leads nowhere.
@@ -45,7 +52,7 @@ class EntryStamp:
     targets: tuple[str, ...] = ()
     crossings: tuple[str, ...] = ()
     shared: bool = False
-    lasting: str = field(default="", compare=False)
+    lasting: bytes = field(default=b"", compare=False)
     dangling: bool = False
 
     @property
@@ -66,6 +73,7 @@ class _Walk:
     shared: bool = False
     dangling: bool = False
     newest_ns: int = 0
+    listings: Listings | None = None
 
     def stamp(self, *, lasting: bool) -> EntryStamp:
         self.facts.sort()
@@ -75,7 +83,7 @@ class _Walk:
             tuple(sorted(self.targets)),
             tuple(self.crossings),
             self.shared,
-            self._digest() if lasting and self._proves() else "",
+            self._digest() if lasting and self._proves() else b"",
             self.dangling,
         )
 
@@ -85,34 +93,48 @@ class _Walk:
             return False
         return time.time_ns() - self.newest_ns > RACY_NS
 
-    def _digest(self) -> str:
-        facts = repr(self.facts).encode("utf-8", "surrogateescape")
-        return hashlib.blake2b(facts, digest_size=16).hexdigest()
+    def _digest(self) -> bytes:
+        # Version 2 of the format writes equal values alike, whichever of them are the same object.
+        return hashlib.blake2b(marshal.dumps(self.facts, 2), digest_size=16).digest()
 
 
-def read_stamp(root: str, entry: str, *, lasting: bool = False) -> EntryStamp | None:
-    """Return the stamp of *entry* below *root*; None where there is no such entry (never so for the loose files while *root* can be read)."""
-    return next(read_stamps(root, [entry], lasting=lasting))
+def read_stamp(
+    root: str, entry: str, *, lasting: bool = False, listings: Listings | None = None
+) -> EntryStamp | None:
+    """Return the stamp of *entry* below *root*; None where there is no such entry (never so for the loose files while *root* can be read).
 
-
-def read_stamps(root: str, entries: Iterable[str], *, lasting: bool = False) -> Iterator[EntryStamp | None]:
-    """Yield the stamps of several entries, one by one; *lasting* ones where that is wanted."""
+    *lasting*: one for later processes too. Into *listings* go those of the entry's real folders, where they are wanted.
+    """
     try:
         above = os.stat(root)  # noqa: PTH116 - paths are text here: names may hold bytes that are no UTF-8
+    except OSError:
+        return None
+    return _read_stamp(root, above, entry, lasting=lasting, listings=listings)
+
+
+def read_stamps(root: str, entries: Iterable[str]) -> Iterator[EntryStamp | None]:
+    """Yield the stamps of several entries, one by one."""
+    try:
+        above = os.stat(root)  # noqa: PTH116 - as above
     except OSError:
         yield from (None for _ in entries)
         return
     for entry in entries:
-        walk = _Walk(above.st_dev, (above.st_dev, above.st_ino))
-        try:
-            if entry == LOOSE:
-                _note_items(walk, root, "", depth=DEEPEST, linked=False)
-            else:
-                _note_entry(walk, f"{root}/{entry}", entry)
-        except OSError:
-            yield None
+        yield _read_stamp(root, above, entry, lasting=False, listings=None)
+
+
+def _read_stamp(
+    root: str, above: os.stat_result, entry: str, *, lasting: bool, listings: Listings | None
+) -> EntryStamp | None:
+    walk = _Walk(above.st_dev, (above.st_dev, above.st_ino), listings=listings)
+    try:
+        if entry == LOOSE:
+            _note_items(walk, root, "", depth=DEEPEST, linked=False)
         else:
-            yield walk.stamp(lasting=lasting)
+            _note_entry(walk, f"{root}/{entry}", entry)
+    except OSError:
+        return None
+    return walk.stamp(lasting=lasting)
 
 
 def _note_entry(walk: _Walk, path: str, name: str) -> None:
@@ -152,22 +174,33 @@ def _note_folder(walk: _Walk, path: str, found: os.stat_result, name: str, *, de
 
 def _note_items(walk: _Walk, path: str, name: str, *, depth: int, linked: bool) -> None:
     with os.scandir(path) as items:
-        for item in items:
-            if item.name.startswith(OWN_PREFIX):
-                continue
-            if len(walk.facts) >= MOST_ITEMS:
-                break
-            try:
-                _note_item(walk, item, f"{name}/{item.name}", depth=depth, linked=linked)
-            except OSError as error:
-                # It went away between the listing and now, leads nowhere, or cannot be read.
-                walk.facts.append((name, error.errno or 0))
+        listed = list(items)
+    if walk.listings is not None and not linked and depth < DEEPEST:
+        walk.listings[path] = listed
+    facts = walk.facts
+    for item in listed:
+        if item.name.startswith(OWN_PREFIX):
+            continue
+        if len(facts) >= MOST_ITEMS:
+            break
+        try:
+            found = item.stat(follow_symlinks=False)
+            mode = found.st_mode
+            if stat.S_IFMT(mode) != _REGULAR:
+                _note_odd(walk, item, found, f"{name}/{item.name}", depth=depth, linked=linked)
+            else:
+                _note_file(walk, found, f"{name}/{item.name}", linked=linked)
+        except OSError as error:
+            # It went away between the listing and now, leads nowhere, or cannot be read.
+            facts.append((name, error.errno or 0))
 
 
-def _note_item(walk: _Walk, item: os.DirEntry[str], name: str, *, depth: int, linked: bool) -> None:
+def _note_odd(
+    walk: _Walk, item: os.DirEntry[str], found: os.stat_result, name: str, *, depth: int, linked: bool
+) -> None:
+    """Note what is no regular file, by itself."""
     if depth >= DEEPEST and item.is_dir(follow_symlinks=False):
         return
-    found = item.stat(follow_symlinks=False)
     kind = stat.S_IFMT(found.st_mode)
     if kind == stat.S_IFLNK:
         target = os.path.realpath(item.path)
@@ -176,13 +209,15 @@ def _note_item(walk: _Walk, item: os.DirEntry[str], name: str, *, depth: int, li
             walk.targets.add(target)
         linked, found = True, item.stat()
         kind = stat.S_IFMT(found.st_mode)
-    if kind == stat.S_IFDIR:
-        if depth < DEEPEST:
-            _note_folder(walk, item.path, found, name, depth=depth + 1, linked=linked)
-        return
+    if kind != stat.S_IFDIR:
+        _note_file(walk, found, name, linked=linked)
+    elif depth < DEEPEST:
+        _note_folder(walk, item.path, found, name, depth=depth + 1, linked=linked)
+
+
+def _note_file(walk: _Walk, found: os.stat_result, name: str, *, linked: bool) -> None:
+    mtime_ns, ctime_ns = found.st_mtime_ns, found.st_ctime_ns
     if found.st_nlink > 1 and not linked:
         walk.shared = True
-    walk.newest_ns = max(walk.newest_ns, found.st_mtime_ns, found.st_ctime_ns)
-    walk.facts.append(
-        (name, found.st_mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    )
+    walk.newest_ns = max(walk.newest_ns, mtime_ns, ctime_ns)
+    walk.facts.append((name, found.st_mode, found.st_dev, found.st_ino, found.st_size, mtime_ns, ctime_ns))

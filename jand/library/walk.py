@@ -26,6 +26,7 @@ from jand.model.problem import Problem, Severity
 
 if TYPE_CHECKING:
     from jand.library.findings import Tree
+    from jand.library.stamps import Listings
 
 DEEPEST: Final = 16
 MOST_FOLDERS: Final = 10_000
@@ -99,13 +100,13 @@ class Walk:
     offline: bool = False
 
 
-def walk(tree: Tree, entry: str) -> Walk:
-    """List *entry* of *tree*. What cannot be listed is a problem; nothing is raised."""
+def walk(tree: Tree, entry: str, listings: Listings | None = None) -> Walk:
+    """List *entry* of *tree*, but for the folders that *listings* has. What cannot be listed is a problem; nothing is raised."""
     root = str(tree.path)
     if entry == LOOSE:
         return _Walker(root, only_files=True).take(Folder(root, tree.label))
     path = f"{root}/{entry}"
-    walker = _Walker(root)
+    walker = _Walker(root, listings)
     shown = f"{tree.label}/{filenames.printable(entry)}"
     try:
         found = os.lstat(path)
@@ -156,8 +157,9 @@ def _broken_link(path: str, shown: str) -> Problem:
 
 
 class _Walker:
-    def __init__(self, root: str, *, only_files: bool = False) -> None:
+    def __init__(self, root: str, listings: Listings | None = None, *, only_files: bool = False) -> None:
         self._root = root
+        self._listings = listings or {}
         self._only_files = only_files
         self._root_seen = False
         self._walk = Walk()
@@ -198,15 +200,16 @@ class _Walker:
         return new
 
     def _list(self, folder: Folder) -> bool:
-        try:
-            with os.scandir(folder.path) as items:
-                # Beside the loose files of a tree lie all its folders, which are entries of their own.
-                wanted = filterfalse(_is_folder, items) if self._only_files else items
-                listed = sorted(wanted, key=_NAME)
-        except OSError as error:
-            self._note_unlisted(folder, error)
-            return False
-        for item in listed:
+        listed = self._listings.get(folder.path)
+        if listed is None:
+            try:
+                with os.scandir(folder.path) as items:
+                    # Beside the loose files of a tree lie all its folders, which are entries of their own.
+                    listed = [*filterfalse(_is_folder, items)] if self._only_files else [*items]
+            except OSError as error:
+                self._note_unlisted(folder, error)
+                return False
+        for item in sorted(listed, key=_NAME):
             try:
                 self._sort(folder, item)
             except OSError as error:

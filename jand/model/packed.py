@@ -8,6 +8,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from pydantic import BaseModel
+
 from jand.model.fields import Part
 from jand.model.spec import Engine, ImportFormat, Init, Metadata, Parameters, Runtime, Spec
 
@@ -29,6 +31,11 @@ _UNPACK: Final[dict[type[Part], dict[str, Callable[[Any], Any]]]] = {
     Metadata: {"engine": Engine, "tags": tuple},
 }
 """What JSON cannot tell from something else."""
+
+_set_values, _set_names, _set_extra, _set_private = (
+    BaseModel.__dict__[name].__set__
+    for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+)
 
 
 class _Blank(NamedTuple):
@@ -62,10 +69,11 @@ def _unpack(kind: type[P], packed: dict[str, Any]) -> P:
         else:
             values[name] = read(value)
     part = kind.__new__(kind)
-    object.__setattr__(part, "__dict__", values)
-    object.__setattr__(part, "__pydantic_fields_set__", _names(tuple(packed)))
-    object.__setattr__(part, "__pydantic_extra__", extra)
-    object.__setattr__(part, "__pydantic_private__", None)
+    # Parts are frozen; their slots are not, and this is a good deal faster than `object.__setattr__`.
+    _set_values(part, values)
+    _set_names(part, _names(tuple(packed)))
+    _set_extra(part, extra)
+    _set_private(part, None)
     return part
 
 

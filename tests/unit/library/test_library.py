@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from jand.library.stamps import Listings
+
 SILENT = LibrarySettings(settle_s=0.2, rescan_s=NEVER_S, poll_s=NEVER_S, slow_s=0.5, vigilance=QUICK)
 """Nothing is looked at but what events name."""
 
@@ -266,14 +268,16 @@ class Scans:
         self.fail: set[str] = set()
         self.seconds = 0.0
 
-    def __call__(self, tree: Tree, entry: str, headers: HeaderCache, /, *, now: float) -> EntryScan:
+    def __call__(
+        self, tree: Tree, entry: str, headers: HeaderCache, /, *, now: float, listings: Listings | None
+    ) -> EntryScan:
         self.begun.append(entry)
         if entry in self.hold:
             assert self.release.wait(20)
         if entry in self.fail:
             raise RuntimeError("a fault of ours")
         time.sleep(self.seconds)
-        return scans.scan_entry(tree, entry, headers, now=now)
+        return scans.scan_entry(tree, entry, headers, now=now, listings=listings)
 
 
 def library_of(root: Path, scanner: Scans, told: Callable[[EntryScan], None], stage: Stage) -> Library:
