@@ -57,6 +57,8 @@ class Bell:
         self._waiting: set[asyncio.Future[None]] = set()
 
     def ring(self) -> None:
+        if not self._waiting:
+            return
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)

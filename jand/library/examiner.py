@@ -23,7 +23,7 @@ from jand.model.immutable import immutable
 from jand.model.problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from jand.library.filesystems import MountTable
     from jand.library.findings import Tree
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from jand.library.stamps import EntryStamp, Listings
 
 log = structlog.get_logger(__name__)
+
+_NOWHERE: Final[Mapping[str, Place]] = {}
 
 BATCH_S: Final = 0.02
 """A batch ends after this long, so that what is touched meanwhile does not wait."""
@@ -153,8 +155,8 @@ class Examiner:
 
     def _sight(self, key: Key, root: Root, scan: EntryScan, stamp: EntryStamp | None) -> Sight:
         base = self._anchor(root)
-        before = self._picture.anchors.get(key, {})
-        then = {name: self._place(anchor.path, root) for name, anchor in before.items()}
+        before = self._picture.anchors.get(key)
+        then = {name: self._place(anchor.path, root) for name, anchor in before.items()} if before else _NOWHERE
         crossings = self._crossings(root, key[1], stamp)
         if stamp is None or not (stamp.targets or crossings):
             return Sight(key, scan, stamp, base, then, polled=stamp is not None and stamp.shared)
@@ -164,15 +166,18 @@ class Examiner:
         polled = silent or bool(stamp.targets) or stamp.shared
         return Sight(key, scan, stamp, {**base, **anchors}, then, polled=polled)
 
-    def _crossings(self, root: Root, entry: str, stamp: EntryStamp | None) -> set[str]:
+    def _crossings(self, root: Root, entry: str, stamp: EntryStamp | None) -> Collection[str]:
         """Return where other file systems begin within *entry*; one of the same device, as a bind mount is, only the table of mounts knows."""
+        points = self._mounts.points_below(root.path)
+        if not points:
+            return () if stamp is None else stamp.crossings
         top = f"{root.path}/{entry}"
-        mounted = {point for point in self._mounts.points_below(root.path) if f"{point}/".startswith(f"{top}/")}
+        mounted = {point for point in points if f"{point}/".startswith(f"{top}/")}
         return mounted if stamp is None else {*mounted, *stamp.crossings}
 
     def _anchor(self, root: Root) -> Mapping[str, Anchor]:
         """Return the anchors of an entry that has none but the tree's: one mapping for all of them."""
-        if self._base is None or self._base[0] != root:
+        if self._base is None or (self._base[0] is not root and self._base[0] != root):
             self._base = (root, {TREE: Anchor(root.path, (root.mount.point, root.mount.device))})
         return self._base[1]
 

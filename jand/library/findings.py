@@ -140,12 +140,9 @@ class Found:
     @property
     def whole(self) -> bool:
         """Everything that it needs is there and complete (always so for a remote model)."""
-        return (
-            not self.missing
-            and not self.unresolved
-            and self.error is None
-            and all(binary.whole for binary in self.binaries)
-        )
+        if self.missing or self.unresolved or self.error is not None:
+            return False
+        return all([binary.whole for binary in self.binaries])  # noqa: C419 - there are few, and a generator costs more
 
 
 @immutable()

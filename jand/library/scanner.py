@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 BATCH_TOUCHED: Final = 16
-BATCH_QUEUED: Final = 256
+BATCH_QUEUED: Final = 1024
 FIRST_BATCH: Final = 16
 """A batch of queued entries is at most twice what was managed of the last one in the time that a batch may take."""
 
-BREATH: Final = 8
+BREATH: Final = 32
 """After so many results the event loop gets its turn."""
 
 

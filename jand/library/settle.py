@@ -7,7 +7,8 @@ always by a scan that begins after it. Touches go before queued work (what a swe
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class _Entry:
     rest_until: float = 0.0
     in_hand: bool = False
     queue_again: bool = False
-    pending: list[bool] = field(default_factory=list)
+    pending: tuple[bool, ...] = ()
     """Touches that came while it was in hand: whether each was flow. Never more than two are kept, one of a kind."""
 
 
@@ -79,7 +80,7 @@ class Settler:
         entry.changed_at = now
         if entry.in_hand:
             if flow not in entry.pending:
-                entry.pending.append(flow)
+                entry.pending += (flow,)
             return
         self._set_due(key, entry, self._answer_at(entry, now, flow=flow))
 
@@ -108,16 +109,20 @@ class Settler:
 
     def take_queued(self, now: float, limit: int) -> list[Key]:
         """Take at most *limit* queued entries, in the order of queueing."""
-        keys = [key for key, _ in zip(self._queue, range(limit), strict=False)]
+        keys = list(islice(self._queue, limit))
         for key in keys:
-            self._take(key, self._get(key, now), now)
+            if key in self._entries:
+                self._take(key, self._entries[key], now)
+            else:
+                del self._queue[key]
+                self._entries[key] = _Entry(self._started_at, self._pace.burst - 1.0, now, in_hand=True)
         return keys
 
     def give_back(self, key: Key) -> None:
         """*key* was taken but not scanned after all: it goes to the end of the queue, which answers its touches too."""
         entry = self._entries[key]
         entry.in_hand, entry.queue_again = False, False
-        entry.pending.clear()
+        entry.pending = ()
         self._queue[key] = None
 
     def done(self, key: Key, now: float, *, cost_s: float = 0.0, recheck_after_s: float | None = None) -> None:
@@ -129,7 +134,7 @@ class Settler:
         if entry.queue_again:
             entry.queue_again = False
             self._queue[key] = None
-        pending, entry.pending = entry.pending, []
+        pending, entry.pending = entry.pending, ()
         for flow in pending:
             self._set_due(key, entry, self._answer_at(entry, now, flow=flow))
         if recheck_after_s is not None:

@@ -98,9 +98,7 @@ class _Walk:
         return hashlib.blake2b(marshal.dumps(self.facts, 2), digest_size=16).digest()
 
 
-def read_stamp(
-    root: str, entry: str, *, lasting: bool = False, listings: Listings | None = None
-) -> EntryStamp | None:
+def read_stamp(root: str, entry: str, *, lasting: bool = False, listings: Listings | None = None) -> EntryStamp | None:
     """Return the stamp of *entry* below *root*; None where there is no such entry (never so for the loose files while *root* can be read).
 
     *lasting*: one for later processes too. Into *listings* go those of the entry's real folders, where they are wanted.

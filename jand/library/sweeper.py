@@ -121,6 +121,7 @@ class Sweeper:
         now = asyncio.get_running_loop().time()
         self._backup = _Round(now)
         self._polled = _Round(now)
+        self._first = True
 
     def set_rhythm(self, rhythm: Rhythm) -> None:
         """Keep *rhythm* from now on."""
@@ -203,6 +204,7 @@ class Sweeper:
                 walk = _Round(now, sorted(keys))
                 while walk.rest:
                     await self._compare(walk.take(), ticket)
+        self._first = False
         ticket.listed = True
         ticket.check()
         self._drop_done(ticket)
@@ -238,7 +240,9 @@ class Sweeper:
             differing += [
                 key for key, stamp in zip(known, stamps, strict=True) if self._picture.stamps.get(key) != stamp
             ]
-        self._note_unheard(differing)
+        if not self._first:
+            # What lay there before the first look was not to be heard of.
+            self._note_unheard(differing)
         self._queue(differing, ticket)
         return cost_s
 

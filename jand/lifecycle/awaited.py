@@ -15,5 +15,7 @@ def outstanding(found: Found, awaited: Sequence[str]) -> tuple[str, ...]:
 
     None where something else is there: then somebody has put together what the model needs, and nothing is to be added to that.
     """
+    if not awaited:
+        return ()
     here = {binary.name for binary in found.binaries if binary.present}
     return tuple(name for name in awaited if name not in here) if here <= set(awaited) else ()

@@ -78,7 +78,7 @@ class Fetching:
         """Begin, leave alone or end the fetching for *actor*, as its findings ask. Idempotent; called whenever they may have changed."""
         if self._reusing is not None:
             self._reusing.recall(actor)
-            if self._reusing.may_be_dead(actor.found):
+            if not actor.found.whole and self._reusing.may_be_dead(actor.found):
                 self._tasks.spawn(self._remove_dead(self._reusing, actor), name=f"look for dead links of {actor.id}")
         job = self._jobs.get(actor)
         if job is not None and (job.wish != wish_of(actor.found) or not lacks(actor)):

@@ -48,6 +48,8 @@ class Job:
 def lacks(actor: Actor) -> bool:
     """Whether something is to be fetched: a person's own incomplete or broken file is theirs to mend, and never fetched over."""
     found = actor.found
+    if found.whole and not actor.awaited:
+        return False
     if found.spec.is_remote or found.error is not None:
         return False
     return bool(found.missing) or found.unresolved or bool(outstanding(found, actor.awaited))

@@ -23,6 +23,7 @@ from jand.lifecycle.fetching import Fetching
 from jand.lifecycle.intake import SEEN_TIMEOUT_S, Intake, Preview
 from jand.lifecycle.offers import Offer, Offers
 from jand.lifecycle.problems import ProblemBook
+from jand.lifecycle.records import Records
 from jand.lifecycle.registry import Registry
 from jand.lifecycle.resumption import Resumption
 from jand.lifecycle.reusing import Reusing
@@ -103,7 +104,7 @@ class Manager:
         self._trees = Trees(trees)
         self._problems = ProblemBook(self.events.publish, time.time)
         self._registry = Registry(self, self, lambda problems: self._problems.replace("ids", problems))
-        self._records: dict[Actor, Record] = {}
+        self._records = Records()
         self._leaving: set[Actor] = set()
         self._flush_due = False
         self._closing = False
@@ -136,6 +137,7 @@ class Manager:
         self._flush()
         self.ready.set()
         log.info("first scan done", models=len(self._registry), problems=len(self._problems.all()))
+        self.tasks.spawn(self._records.make_all(), name="make records of what the first scan found")
         self.tasks.spawn(self._resumption.start(self._registry), name="start with the daemon")
         await self._library.save()
 
@@ -193,14 +195,14 @@ class Manager:
 
     def changed(self, actor: Actor) -> None:
         """Publish what is different in the record of *actor* since the last time."""
-        before = self._records.get(actor)
-        if before is None:
+        if not self.ready.is_set() or actor not in self._records:
             return
-        after = actor.record()
-        if after == before:
+        before = self._records.find(actor)
+        after = self._records.make(actor)
+        if after is before:
             return
-        self._records[actor] = after
-        if (after.state, after.transition) != (before.state, before.transition):
+        # Of one that was found by the first scan and that nobody has seen yet, only the present is known.
+        if before is None or (after.state, after.transition) != (before.state, before.transition):
             kind = "model.state"
             if not self._closing:
                 self._resumption.note(after)
@@ -212,11 +214,13 @@ class Manager:
 
     def registered(self, actor: Actor) -> None:
         self._fetching.recall(actor)
-        record = self._records[actor] = actor.record()
-        self.events.publish("model.registered", record)
         if self.ready.is_set():
-            # The first scan tells in one line how many there are.
+            record = self._records.make(actor)
+            self.events.publish("model.registered", record)
             log.info("model registered", model=actor.id, path=actor.found.path, state=record.state)
+        else:
+            # Nobody can ask before the first scan is done, nor listen: the record is made later, and one line tells how many there are.
+            self._records.expect(actor)
         self._fetching.consider(actor)
         self._intake.registered(actor)
 
@@ -224,7 +228,7 @@ class Manager:
         self._fetching.consider(actor)
 
     def removed(self, actor: Actor) -> None:
-        record = self._records.pop(actor)
+        record = self._records.drop(actor)
         self._fetching.forget(actor)
         self._resumption.forget(record)
         self.events.publish("model.removed", record)
@@ -244,8 +248,7 @@ class Manager:
 
     def list(self, state: PublicState | None = None) -> list[Record]:
         """Every model, by id; those in *state* alone if it is given."""
-        records = [record for record in self._records.values() if state is None or record.state is state]
-        return sorted(records, key=lambda record: record.id)
+        return self._records.all(state)
 
     def get(self, model_id: str) -> Record:
         """Return the record as it is this moment (memory of the worker included)."""
@@ -382,7 +385,7 @@ class Manager:
     def overview(self) -> dict[str, Any]:
         """Return what `jand status` shows."""
         actors = [*self._registry, *self._leaving]
-        states = [record.state for record in self._records.values()]
+        states = [record.state for record in self._records.all()]
         return {
             "folder": str(self._trees.own.path),
             "problems": len(self._problems.all()),

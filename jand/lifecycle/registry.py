@@ -6,7 +6,7 @@ Scans of many entries may come in one go (at the start, after an overflow); they
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from jand.errors import ModelNotFoundError
 from jand.lifecycle.actor import Actor
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 """An entry: the label of its tree and its name there."""
+
+
+_NOTHING: Final[dict[str, Found]] = {}
 
 
 class Listener(Protocol):
@@ -61,13 +64,13 @@ class Registry:
     def absorb(self, scan: EntryScan) -> None:
         """Take in what one entry holds now; it counts after the next `flush`."""
         key = (scan.tree.label, scan.entry)
-        before = self._entries.get(key, {})
+        before = self._entries.get(key, _NOTHING)
         after = {found.path: found for found in scan.models}
         if after:
             self._entries[key] = after
         else:
             self._entries.pop(key, None)
-        for path in before.keys() - after.keys():
+        for path in before.keys() - after.keys() if before else ():
             self._found.pop(path, None)
             self._wanted.pop(path, None)
             self._dirty.add(path)

@@ -32,15 +32,23 @@ _TELLING: Final = 64
 _MOST_FAMILIAR: Final = 64
 
 
+_KEPT_BYTES: Final = 8 << 20
+
+
 class _Familiar(NamedTuple):
-    """Strings that were stepped over: their bytes in all, with the lengths, and a digest of those."""
+    """Strings that were stepped over: their bytes in all, with the lengths, and a digest of those; *content* is these bytes, of the few of which they are kept."""
 
     length: int
     digest: bytes
+    content: bytes | None
 
 
 _familiar: Final[dict[tuple[str, int, bytes], _Familiar]] = {}
-"""Vocabularies and merges, by their number and first bytes: families of models share them, and to digest them takes a fraction of the time of a hundred thousand steps."""
+"""Vocabularies and merges, by their number and first bytes: families of models share them, and to compare or digest them takes a fraction of the time of a hundred thousand steps."""
+
+_NUMBERS: Final = {
+    sign: (struct.Struct(f"{sign}I").unpack_from, struct.Struct(f"{sign}Q").unpack_from) for sign in "<>"
+}
 
 
 class Cursor:
@@ -74,8 +82,7 @@ class Cursor:
         """Read numbers from here on as *byte_order* ("little" or "big") has them; `order` is its sign in the format of struct."""
         self.byte_order = byte_order
         self.order = ">" if byte_order == "big" else "<"
-        self.u32 = struct.Struct(self.order + "I").unpack_from
-        self.u64 = struct.Struct(self.order + "Q").unpack_from
+        self.u32, self.u64 = _NUMBERS[self.order]
 
     @property
     def position(self) -> int:
@@ -106,6 +113,13 @@ class Cursor:
 
     def read_name(self, longest: int, what: str) -> bytes:
         """Read the name of a *what*: a string that is neither empty nor longer than *longest*."""
+        data, start = self.data, self.pos + 8
+        if start <= len(data):
+            # Nearly always all of it is here already.
+            length = self.u64(data, start - 8)[0]
+            if 0 < length <= longest and start + length <= len(data):
+                self.pos = start + length
+                return data[start : self.pos]
         length = self.read_u64()
         if length == 0:
             self.pos -= 8
@@ -147,7 +161,10 @@ class Cursor:
         known = _familiar.get((self.order, count, self.data[self.pos : self.pos + _TELLING]))
         if known is None or known.length > min(self.left, MAX_HEADER - start):
             return False
-        if self._digest_next(known.length) == known.digest:
+        if known.content is not None:
+            if self._equals_next(known.content):
+                return True
+        elif self._digest_next(known.length) == known.digest:
             return True
         self._go_back(start)
         return False
@@ -160,9 +177,31 @@ class Cursor:
         self._go_back(start)
         self.need(_TELLING)
         key = (self.order, count, self.data[:_TELLING])
-        if len(_familiar) >= _MOST_FAMILIAR:
+        while len(_familiar) >= _MOST_FAMILIAR:
             _familiar.pop(next(iter(_familiar)), None)
-        _familiar[key] = _Familiar(end - start, self._digest_next(end - start))
+        kept = sum(known.length for known in _familiar.copy().values() if known.content is not None)
+        if end - start + kept > _KEPT_BYTES:
+            _familiar[key] = _Familiar(end - start, self._digest_next(end - start), None)
+        else:
+            _familiar[key] = _Familiar(end - start, b"", self.take(end - start))
+
+    def _equals_next(self, content: bytes) -> bool:
+        """Step over as many bytes as *content* has, and say whether they are the same."""
+        here = len(self.data) - self.pos
+        if self.data[self.pos : self.pos + len(content)] != content[:here]:
+            return False
+        self.pos += len(content)
+        if here >= len(content):
+            return True
+        self._base, self.pos, self.data = self.position, 0, b""
+        # One small buffer for all pieces: fresh memory for a megabyte costs more than what is done with it.
+        buffer = memoryview(bytearray(_READ))
+        while here < len(content):
+            read = self._stream.readinto(buffer[: len(content) - here])
+            if not read or not content.startswith(buffer[:read], here):
+                return False
+            here += read
+        return True
 
     def _digest_next(self, count: int) -> bytes:
         """Step over *count* bytes, and digest them."""

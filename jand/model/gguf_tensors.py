@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import Counter
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,10 @@ MAX_DIMENSIONS: Final = 4
 SMALLEST_TENSOR: Final = 8 + 1 + 4 + 4 + 8
 
 _MAX_SIZE: Final = 1 << 63
+_SHAPES: Final = {
+    order: [struct.Struct(f"{order}I{dimensions}QIQ") for dimensions in range(MAX_DIMENSIONS + 1)] for order in "<>"
+}
+_LONGEST_PLACE: Final = 4 + 8 * MAX_DIMENSIONS + 4 + 8
 _NEWEST_TYPE: Final = max(TENSOR_TYPES) + 64
 """ggml gives out the numbers of its types one after the other, two or three a year."""
 
@@ -50,45 +55,51 @@ def read_tensors(cursor: Cursor, count: int, alignment: int) -> Tensors:
 
     The size of a tensor of an unknown type follows from where the next one begins; of the last one only the beginning is known then.
     """
-    shapes = [struct.Struct(f"{cursor.order}{dimensions}QIQ") for dimensions in range(MAX_DIMENSIONS + 1)]
     names: set[bytes] = set()
-    elements: Counter[int] = Counter()
+    elements: dict[int, int] = {}
     next_offset: int | None = 0
     end = 0
     for _ in range(count):
-        shape = shapes[_read_name(cursor, names)]
-        cursor.need(shape.size)
-        *sizes, kind, offset = shape.unpack_from(cursor.data, cursor.pos)
+        sizes, kind, offset = _read_place(cursor, names)
         total, nbytes = _measure(cursor, sizes, kind)
         if offset % alignment or offset >= _MAX_SIZE or (next_offset is not None and offset != next_offset):
+            cursor.pos -= 8 * len(sizes) + 4 + 8  # whether zeros follow is told from where its sizes begin
             raise cursor.blank(f"a tensor is said to begin at {offset:,}, where none can begin")
-        cursor.pos += shape.size
-        elements[kind] += total
-        end = max(end, offset + (nbytes or 0))
-        next_offset = None if nbytes is None else _align(offset + nbytes, alignment)
+        elements[kind] = elements.get(kind, 0) + total
+        if nbytes is None:
+            end, next_offset = max(end, offset), None
+        else:
+            end = max(end, offset + nbytes)
+            next_offset = -(-(offset + nbytes) // alignment) * alignment
     data_offset = _align(cursor.position, alignment) if count else cursor.position
-    return Tensors(count, elements, data_offset, data_offset + end)
+    return Tensors(count, Counter(elements), data_offset, data_offset + end)
 
 
-def _read_name(cursor: Cursor, names: set[bytes]) -> int:
-    """Read the name of the next tensor, which must be a new one, and return how many dimensions follow."""
+def _read_place(cursor: Cursor, names: set[bytes]) -> tuple[list[int], int, int]:
+    """Read the next tensor, whose name must be a new one: its sizes, its type, and where it begins."""
     name = cursor.read_name(MAX_NAME, "tensor")
     if name in names:
         raise cursor.bad(f"it has the tensor {shown(name)} twice")
     names.add(name)
-    dimensions = cursor.read_u32()
+    if len(cursor.data) - cursor.pos < _LONGEST_PLACE:
+        cursor.need(4)
+    dimensions: int = cursor.u32(cursor.data, cursor.pos)[0]
     if dimensions > MAX_DIMENSIONS:
+        cursor.pos += 4
         raise cursor.bad(f"the tensor {shown(name)} has {dimensions:,} dimensions")
-    return dimensions
+    shape = _SHAPES[cursor.order][dimensions]
+    if len(cursor.data) - cursor.pos < _LONGEST_PLACE:
+        cursor.need(shape.size)
+    _, *sizes, kind, offset = shape.unpack_from(cursor.data, cursor.pos)
+    cursor.pos += shape.size
+    return sizes, kind, offset
 
 
 def _measure(cursor: Cursor, sizes: list[int], kind: int) -> tuple[int, int | None]:
     """Return the number of elements and of bytes, the latter None for a type that is newer than the table."""
-    total = 1
-    for size in sizes:
-        total *= size
-        if total >= _MAX_SIZE or size >= _MAX_SIZE:
-            raise cursor.bad("a tensor is larger than any can be")
+    total = math.prod(sizes)
+    if total >= _MAX_SIZE or (0 in sizes and max(sizes) >= _MAX_SIZE):
+        raise cursor.bad("a tensor is larger than any can be")
     known = TENSOR_TYPES.get(kind)
     if known is None:
         _refuse_type(cursor, kind)

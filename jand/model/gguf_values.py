@@ -48,6 +48,12 @@ _NUMBERS: Final = {
     12: ("d", 8),
 }
 _WHOLE: Final = "BbHhIiQq?"
+_LONGEST_NUMBER: Final = 4 + 8
+_READERS: Final = {
+    "<": {kind: struct.Struct(f"<{code}") for kind, (code, _) in _NUMBERS.items()},
+    ">": {},
+}
+"""What reads the number of a kind of which the first byte is here; files of the other byte order take the longer way."""
 
 _TEMPLATE: Final = b"tokenizer.chat_template"
 _TOKENS: Final = b"tokenizer.ggml.tokens"
@@ -83,6 +89,14 @@ def read_values(cursor: Cursor, count: int) -> Values:
 
 def _read_value(cursor: Cursor, key: bytes) -> _Value | None:
     """Read one value; None where it was stepped over."""
+    data, start = cursor.data, cursor.pos
+    if len(data) - start >= _LONGEST_NUMBER:
+        # Most values are numbers, and nearly always they are here already.
+        reader = _READERS[cursor.order].get(data[start])
+        if reader is not None and data[start + 1 : start + 4] == b"\0\0\0":
+            number: int | float = reader.unpack_from(data, start + 4)[0]
+            cursor.pos = start + 4 + reader.size
+            return number
     kind = cursor.read_u32()
     if kind == _STRING:
         return _read_text(cursor, key)
