@@ -6,7 +6,6 @@ editor never unregisters a model. After that it is a problem.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 from jand.library import generated, probe
@@ -77,8 +76,9 @@ def look(file: str, shown: str, stamp: Stamp, headers: HeaderCache, *, good: Rea
 
 
 def _read(file: str, shown: str) -> Reading:
-    with open_regular(file) as stream:
-        stamp = make_stamp(os.fstat(stream.fileno()))
+    stream, status = open_regular(file)
+    with stream:
+        stamp = make_stamp(status)
         raw = stream.read(min(stamp.size, MAX_BYTES) + 1) or b""
         parsed = document.parse(raw, shown)
         return Reading(

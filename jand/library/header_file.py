@@ -45,7 +45,7 @@ class StoredHeaders:
 
     def take(self, stamp: Stamp) -> tuple[Header, bool] | None:
         """Return the header of exactly *stamp*, and whether nobody was writing to the file then."""
-        row = self._rows.pop(_key(stamp), None)
+        row = self._rows.pop(_key(stamp), None) if self._rows else None
         return None if row is None else self._unpack(row)
 
     def rest(self) -> list[tuple[str, Header, bool]]:

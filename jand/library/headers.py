@@ -135,9 +135,10 @@ class HeaderCache:
         """
         known = self.recall(stamp)
         if known is None:
-            with open_regular(path) as stream:
+            stream, status = open_regular(path)
+            with stream:
                 name = os.path.basename(path)
-                if make_stamp(os.fstat(stream.fileno())) != stamp:
+                if make_stamp(status) != stamp:
                     message = f'cannot use "{printable(name)}": it changed while it was looked at'
                     raise IncompleteGgufError(message, hint="wait a moment")
                 known = self.read(stream, stamp, name)
@@ -202,10 +203,11 @@ class HeaderCache:
         return header
 
 
-def open_regular(path: Path | str) -> io.FileIO:
-    """Open a regular file for reading, raw; never waits for the other end of a pipe."""
+def open_regular(path: Path | str) -> tuple[io.FileIO, os.stat_result]:
+    """Open a regular file for reading, raw, and return its status too; never waits for the other end of a pipe."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise OSError(f"not a regular file: {os.fspath(path)}")
-    return io.FileIO(descriptor)
+    return io.FileIO(descriptor), status

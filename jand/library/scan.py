@@ -17,6 +17,7 @@ from jand.library import documents, verdict
 from jand.library.claims import BinaryFile, FolderClaims, candidate, to_binary
 from jand.library.findings import LOOSE, BareBinary, Binary, EntryScan, Found, Role
 from jand.library.headers import make_stamp
+from jand.library.plain import scan_plain
 from jand.library.walk import walk
 from jand.model import filenames, identity, quantisation
 from jand.model.filenames import printable
@@ -69,6 +70,8 @@ def scan_entry(
     *listings* are those of its folders that were read a moment ago.
     """
     headers.learn(tree.label, entry)
+    if listings and (plain := scan_plain(tree, entry, headers, now=now, listings=listings)) is not None:
+        return plain
     walked = walk(tree, entry, listings)
     return _Scan(tree, entry, walked, headers, now).run()
 

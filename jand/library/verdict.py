@@ -69,8 +69,8 @@ def judge(path: str, stamp: Stamp, headers: HeaderCache, *, now: float, controll
     if known is not None and not controlled and headers.quiet.find(stamp):
         return _weigh(path, stamp, known, headers, writing=False, now=now)
     try:
-        with open_regular(path) as stream:
-            status = os.fstat(stream.fileno())
+        stream, status = open_regular(path)
+        with stream:
             stamp = make_stamp(status)
             writing = controlled or probe.is_marked_busy(status) or probe.has_writer(stream.fileno())
             known = headers.recall(stamp) or (headers.find_growing(stamp) if writing else None)
@@ -118,7 +118,8 @@ def begins_like_model(path: str, stamp: Stamp, headers: HeaderCache) -> bool:
     if stamp.size < _MAGIC_BYTES or headers.foreign.find(stamp):
         return False
     try:
-        with open_regular(path) as stream:
+        stream, _ = open_regular(path)
+        with stream:
             found = stream.read(_MAGIC_BYTES) in _MAGICS
     except OSError:
         return False

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -57,7 +58,7 @@ class Document:
 
 def parse(raw: bytes, path: str) -> Document:
     """Read the content of the model JSON that is shown to people as *path*. Never raises."""
-    text = raw[:MAX_BYTES].decode("utf-8-sig", "replace")
+    text = raw[:MAX_BYTES].removeprefix(_MARK).decode("utf-8", "replace")
     try:
         return _validate(_read(raw, text), text, path)
     except UnreadableError as error:
@@ -76,14 +77,17 @@ def to_json(data: object) -> str:
 
 def _read(raw: bytes, text: str) -> dict[str, Any]:
     _check_bytes(raw, text)
+    plain = False
     try:
         data = _STRICT.decode(text)
+        plain = len(text) < MAX_VALUES and text.count("{") + text.count("[") < MAX_DEPTH and not _ODD.search(text)
     except (ValueError, RecursionError):
         data = _read_kindly(text)
     if not isinstance(data, dict):
         Walk(text)
         raise UnreadableError(0, 'expected "{", with which a model JSON begins')
-    _check_values(data, text)
+    if not plain:
+        _check_values(data, text)
     return data
 
 
@@ -126,6 +130,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
+
+_MARK: Final = b"\xef\xbb\xbf"
+"""The byte order mark of UTF-8, which some editors write at the beginning."""
+
+_ODD: Final = re.compile(r"[^\t\n\r -~]|\\|[0-9]{19}|[eE]\+?[0-9]{3}")
+"""Strict JSON without any of these holds no characters that could be refused, and no number that is too large."""
 
 _STRICT: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
 """Whatever it refuses, for whatever reason, is walked, which finds the place of the fault or reads it after all."""

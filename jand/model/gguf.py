@@ -148,7 +148,7 @@ def _build(values: Values, tensors: Tensors, *, version: int, byte_order: str, a
     return Header(
         version=version,
         byte_order=byte_order,
-        parameters=tensors.elements.total(),
+        parameters=sum(tensors.elements.values()),
         quantization=_quantization(file_type, tensors.main_type),
         tensor_count=tensors.count,
         unknown_types=tensors.unknown_types,

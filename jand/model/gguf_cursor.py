@@ -23,6 +23,8 @@ MAX_STRINGS: Final = 4 << 20
 
 _FIRST_READ: Final = 32 << 10
 _READ: Final = 256 << 10
+_PIECE: Final = 64 << 10
+"""What is only compared is read in pieces of this size: fresh memory for a megabyte costs more than what is done with it."""
 _HOLE: Final = 32
 """So many zeros, where no GGUF could have them, are taken for a part of the file that has not been written yet."""
 
@@ -194,13 +196,11 @@ class Cursor:
         if here >= len(content):
             return True
         self._base, self.pos, self.data = self.position, 0, b""
-        # One small buffer for all pieces: fresh memory for a megabyte costs more than what is done with it.
-        buffer = memoryview(bytearray(_READ))
         while here < len(content):
-            read = self._stream.readinto(buffer[: len(content) - here])
-            if not read or not content.startswith(buffer[:read], here):
+            piece = self._stream.read(min(_PIECE, len(content) - here))
+            if not piece or not content.startswith(piece, here):
                 return False
-            here += read
+            here += len(piece)
         return True
 
     def _digest_next(self, count: int) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import struct
-from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from jand.errors import GgufError
@@ -35,12 +34,14 @@ class Tensors:
     """*elements* counts the weights by tensor type; *data_offset* and *end* are offsets in the file."""
 
     count: int
-    elements: Counter[int]
+    elements: dict[int, int]
     data_offset: int
     end: int
 
     @property
     def unknown_types(self) -> tuple[int, ...]:
+        if self.elements.keys() <= TENSOR_TYPES.keys():
+            return ()
         return tuple(sorted(self.elements.keys() - TENSOR_TYPES.keys()))
 
     @property
@@ -72,7 +73,7 @@ def read_tensors(cursor: Cursor, count: int, alignment: int) -> Tensors:
             end = max(end, offset + nbytes)
             next_offset = -(-(offset + nbytes) // alignment) * alignment
     data_offset = _align(cursor.position, alignment) if count else cursor.position
-    return Tensors(count, Counter(elements), data_offset, data_offset + end)
+    return Tensors(count, elements, data_offset, data_offset + end)
 
 
 def _read_place(cursor: Cursor, names: set[bytes]) -> tuple[list[int], int, int]:

@@ -6,6 +6,7 @@ here once, so that nobody else derives it.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
@@ -36,6 +37,7 @@ __all__ = ["Engine", "ImportFormat", "Init", "Metadata", "Parameters", "Runtime"
 OPENAI_ORIGIN: Final = "https://api.openai.com/v1"
 """Where `import_format` openai sends requests when no origin is given (the contract's table)."""
 
+_MAY_BE_PROVIDER: Final = re.compile(r"openai\.com|azure\.com", re.IGNORECASE)
 _PROVIDERS: Final = (".api.openai.com", ".openai.azure.com", ".services.ai.azure.com")
 
 
@@ -210,7 +212,7 @@ def _find_format(value: object) -> ImportFormat | None:
 def _find_engine(import_format: ImportFormat | None, origin: object) -> Engine:
     if import_format in _REMOTE:
         return Engine.API
-    if import_format is ImportFormat.DEFAULT and isinstance(origin, str):
+    if import_format is ImportFormat.DEFAULT and isinstance(origin, str) and _MAY_BE_PROVIDER.search(origin):
         host = origin.strip().lower().split("://", 1)[-1].split("/", 1)[0].rsplit("@", 1)[-1].split(":", 1)[0]
         if f".{host}".endswith(_PROVIDERS):
             return Engine.API
