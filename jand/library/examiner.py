@@ -113,7 +113,7 @@ class Examiner:
     def _look(self, key: Key, tree: Tree, root: Root) -> tuple[Sight | None, bool]:
         entry = key[1]
         listings: Listings = {}
-        stamp = read_stamp(root.path, entry, lasting=True, listings=listings)
+        stamp = read_stamp(root.path, entry, lasting=True, listings=listings, identity=(root.device, root.inode))
         scan = None
         if key not in self._picture.scans:
             if not self._is_entry(tree, entry, stamp):

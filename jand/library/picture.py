@@ -124,7 +124,9 @@ class Picture:
 
     def _note_moves(self, sight: Sight) -> None:
         """Learn from a model that is seen again on another device that its disk came back under another number: what else lay there is judged by that."""
-        anchors = self.anchors.get(sight.key, {})
+        anchors = self.anchors.get(sight.key)
+        if anchors is None:
+            return
         for model in (found.path for found in sight.scan.models):
             anchor_of = model if model in anchors else TREE
             if anchor_of in anchors and (now := sight.then.get(anchor_of)) not in {None, anchors[anchor_of].place}:

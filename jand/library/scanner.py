@@ -34,7 +34,7 @@ BATCH_QUEUED: Final = 1024
 FIRST_BATCH: Final = 16
 """A batch of queued entries is at most twice what was managed of the last one in the time that a batch may take."""
 
-BREATH: Final = 32
+BREATH: Final = 16
 """After so many results the event loop gets its turn."""
 
 

@@ -98,16 +98,25 @@ class _Walk:
         return hashlib.blake2b(marshal.dumps(self.facts, 2), digest_size=16).digest()
 
 
-def read_stamp(root: str, entry: str, *, lasting: bool = False, listings: Listings | None = None) -> EntryStamp | None:
+def read_stamp(
+    root: str,
+    entry: str,
+    *,
+    lasting: bool = False,
+    listings: Listings | None = None,
+    identity: tuple[int, int] | None = None,
+) -> EntryStamp | None:
     """Return the stamp of *entry* below *root*; None where there is no such entry (never so for the loose files while *root* can be read).
 
-    *lasting*: one for later processes too. Into *listings* go those of the entry's real folders, where they are wanted.
+    *lasting*: one for later processes too. Into *listings* go those of the entry's real folders, where they are wanted. *identity* is the device and the inode of *root*, for who knows them.
     """
-    try:
-        above = os.stat(root)  # noqa: PTH116 - paths are text here: names may hold bytes that are no UTF-8
-    except OSError:
-        return None
-    return _read_stamp(root, above, entry, lasting=lasting, listings=listings)
+    if identity is None:
+        try:
+            above = os.stat(root)  # noqa: PTH116 - paths are text here: names may hold bytes that are no UTF-8
+        except OSError:
+            return None
+        identity = (above.st_dev, above.st_ino)
+    return _read_stamp(root, identity, entry, lasting=lasting, listings=listings)
 
 
 def read_stamps(root: str, entries: Iterable[str]) -> Iterator[EntryStamp | None]:
@@ -118,21 +127,51 @@ def read_stamps(root: str, entries: Iterable[str]) -> Iterator[EntryStamp | None
         yield from (None for _ in entries)
         return
     for entry in entries:
-        yield _read_stamp(root, above, entry, lasting=False, listings=None)
+        yield _read_stamp(root, (above.st_dev, above.st_ino), entry, lasting=False, listings=None)
 
 
 def _read_stamp(
-    root: str, above: os.stat_result, entry: str, *, lasting: bool, listings: Listings | None
+    root: str, identity: tuple[int, int], entry: str, *, lasting: bool, listings: Listings | None
 ) -> EntryStamp | None:
-    walk = _Walk(above.st_dev, (above.st_dev, above.st_ino), listings=listings)
+    walk = _Walk(identity[0], identity, listings=listings)
     try:
         if entry == LOOSE:
             _note_items(walk, root, "", depth=DEEPEST, linked=False)
-        else:
+        elif not _note_plain(walk, f"{root}/{entry}", entry):
+            walk.facts.clear()
             _note_entry(walk, f"{root}/{entry}", entry)
     except OSError:
         return None
     return walk.stamp(lasting=lasting)
+
+
+def _note_plain(walk: _Walk, path: str, name: str) -> bool:
+    """Note a folder of files without anything odd, as most are; false where there is more to it, and all of it is to be noted with care."""
+    found = os.lstat(path)
+    if stat.S_IFMT(found.st_mode) != stat.S_IFDIR or found.st_dev != walk.device:
+        return False
+    facts, newest_ns = walk.facts, 0
+    facts.append((name, found.st_mode, found.st_dev, found.st_ino))
+    try:
+        with os.scandir(path) as items:
+            listed = list(items)
+        for item in listed:
+            own = item.name
+            if own.startswith(OWN_PREFIX):
+                continue
+            status = item.stat(follow_symlinks=False)
+            mode, mtime_ns, ctime_ns = status.st_mode, status.st_mtime_ns, status.st_ctime_ns
+            if stat.S_IFMT(mode) != _REGULAR or status.st_nlink > 1 or len(facts) >= MOST_ITEMS:
+                return False
+            newest_ns = max(newest_ns, mtime_ns, ctime_ns)
+            facts.append((f"{name}/{own}", mode, status.st_dev, status.st_ino, status.st_size, mtime_ns, ctime_ns))
+    except OSError:
+        return False
+    walk.folders.append(found.st_ino)
+    walk.newest_ns = newest_ns
+    if walk.listings is not None:
+        walk.listings[path] = listed
+    return True
 
 
 def _note_entry(walk: _Walk, path: str, name: str) -> None:

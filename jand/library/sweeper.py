@@ -198,8 +198,8 @@ class Sweeper:
         keys = await self._list(ticket)
         self._backup = _Round(now)
         if keys is not None:
-            if ticket.force:
-                self._queue(keys, ticket)
+            if ticket.force or self._first:
+                self._queue(sorted(keys), ticket)
             else:
                 walk = _Round(now, sorted(keys))
                 while walk.rest:
