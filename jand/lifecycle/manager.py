@@ -134,7 +134,7 @@ class Manager:
 
     async def _announce_ready(self) -> None:
         await self._library.ready.wait()
-        self._flush()
+        self._registry.flush()
         self.ready.set()
         log.info("first scan done", models=len(self._registry), problems=len(self._problems.all()))
         self.tasks.spawn(self._records.make_all(), name="make records of what the first scan found")
@@ -177,8 +177,10 @@ class Manager:
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._flush_due = False
-        self._registry.flush()
+        # A drop of a thousand is taken in a few at a time, so that requests are answered meanwhile.
+        if flush_due := not self._registry.flush_some():
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._flush_due = flush_due
 
     def _watch_status_changed(self, status: WatchStatus) -> None:
         self._problems.replace("watch", status.problems)
@@ -351,7 +353,7 @@ class Manager:
     async def rescan(self) -> dict[str, Any]:
         """Scan everything now; return how many entries were scanned, how many had changed, and the seconds it took."""
         result = await self._library.rescan()
-        self._flush()
+        self._registry.flush()
         return dataclasses.asdict(result)
 
     @contextlib.asynccontextmanager

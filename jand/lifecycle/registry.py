@@ -6,6 +6,7 @@ Scans of many entries may come in one go (at the start, after an overflow); they
 from __future__ import annotations
 
 import difflib
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
 from jand.errors import ModelNotFoundError
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 Key = tuple[str, str]
 """An entry: the label of its tree and its name there."""
 
+
+AT_ONCE: Final = 8
+"""Models that are registered in one turn of the event loop: about a millisecond."""
 
 _NOTHING: Final[dict[str, Found]] = {}
 
@@ -50,6 +54,7 @@ class Registry:
         self._actors: dict[str, Actor] = {}
         self._by_name: dict[str, Actor] = {}
         self._dirty: set[str] = set()
+        self._due: dict[str, None] = {}
         self._claims_changed = False
         self._newcomers: dict[str, None] = {}
         self._wanted: dict[str, str | None] = {}
@@ -87,17 +92,34 @@ class Registry:
 
     def flush(self) -> None:
         """Make actors agree with what was absorbed: gone ones leave, ids are settled, new ones are registered."""
-        if not self._dirty:
-            return
+        self._flush(None)
+
+    def flush_some(self) -> bool:
+        """Do as `flush` does, but take in a few alone of what is new or changed; return whether that was all."""
+        return self._flush(AT_ONCE)
+
+    def _flush(self, limit: int | None) -> bool:
+        if self._dirty and self._settle():
+            # Who got another id is to be found under it at once.
+            limit = None
+        for path in list(islice(self._due, limit)):
+            del self._due[path]
+            if path in self._found:
+                self._refresh(path)
+        return not self._due
+
+    def _settle(self) -> bool:
+        """Let gone ones leave, and note who is to be looked at; return whether somebody's id is another one by now."""
         dirty, self._dirty = self._dirty, set()
         for path in dirty:
             if path not in self._found and (actor := self._actors.pop(path, None)) is not None:
                 self._unname(actor)
                 self._listener.removed(actor)
-        changed = dirty | self._settle_ids()
+        moved = self._settle_ids()
+        changed = dirty | moved
         # In the order of the paths, so that a start registers in the same order every time.
-        for path in sorted(changed & self._found.keys()):
-            self._refresh(path)
+        self._due.update(dict.fromkeys(sorted(changed & self._found.keys())))
+        return bool(moved)
 
     def _settle_ids(self) -> set[str]:
         """Decide who has which id; return the paths whose id or aliases are others than before, newcomers aside."""

@@ -7,6 +7,7 @@ stands: people note a key a second time, and put one into an address.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -38,7 +39,18 @@ _IN_ADDRESS = re.compile(
 
 def is_secret_name(name: object) -> bool:
     """Whether a field of that name holds a secret, however it is spelled: API-KEY, apiKey, hf_token."""
-    plain = re.sub(r"[^a-z]", "", str(name).lower())
+    text = name if isinstance(name, str) else str(name)
+    return _is_known_secret(text) if len(text) <= _SHOWN else _is_secret(text)
+
+
+@lru_cache(maxsize=4096)
+def _is_known_secret(name: str) -> bool:
+    """Decide once for each name: every list asks for the few that all models have."""
+    return _is_secret(name)
+
+
+def _is_secret(name: str) -> bool:
+    plain = re.sub(r"[^a-z]", "", name.lower())
     return _NAME.search(plain) is not None or _TOKEN.fullmatch(plain) is not None
 
 
