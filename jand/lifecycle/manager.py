@@ -106,7 +106,6 @@ class Manager:
         self._registry = Registry(self, self, lambda problems: self._problems.replace("ids", problems))
         self._records = Records()
         self._leaving: set[Actor] = set()
-        self._flush_due = False
         self._closing = False
         self._library = Library(
             trees, settings.library, headers=headers, on_scan=self._scanned, on_status=self._watch_status_changed
@@ -171,16 +170,9 @@ class Manager:
         self._problems.replace(key, scan.problems)
         if self._adoption is not None and scan.tree.writable:
             self._adoption.consider(scan)
-        if self.ready.is_set() and not self._flush_due:
-            # Scans that come in one go are turned into actors in one go; those of the first scan all together.
-            self._flush_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
-
-    def _flush(self) -> None:
-        # A drop of a thousand is taken in a few at a time, so that requests are answered meanwhile.
-        if flush_due := not self._registry.flush_some():
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._flush_due = flush_due
+        if self.ready.is_set():
+            # Those of the first scan are turned into actors all together.
+            self._registry.flush_soon()
 
     def _watch_status_changed(self, status: WatchStatus) -> None:
         self._problems.replace("watch", status.problems)

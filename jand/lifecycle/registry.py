@@ -5,6 +5,7 @@ Scans of many entries may come in one go (at the start, after an overflow); they
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
@@ -41,7 +42,7 @@ class Listener(Protocol):
 
 
 class Registry:
-    """Actors by path and id. *flush* must be called (soon) after `absorb`; all methods belong to the event loop's thread."""
+    """Actors by path and id. `flush` or `flush_soon` must be called after `absorb`; all methods belong to the event loop's thread."""
 
     def __init__(
         self, around: Surroundings, listener: Listener, id_problems: Callable[[Sequence[Problem]], None]
@@ -55,6 +56,7 @@ class Registry:
         self._by_name: dict[str, Actor] = {}
         self._dirty: set[str] = set()
         self._due: dict[str, None] = {}
+        self._flushing = False
         self._claims_changed = False
         self._newcomers: dict[str, None] = {}
         self._wanted: dict[str, str | None] = {}
@@ -94,9 +96,16 @@ class Registry:
         """Make actors agree with what was absorbed: gone ones leave, ids are settled, new ones are registered."""
         self._flush(None)
 
-    def flush_some(self) -> bool:
-        """Do as `flush` does, but take in a few alone of what is new or changed; return whether that was all."""
-        return self._flush(AT_ONCE)
+    def flush_soon(self) -> None:
+        """Do as `flush` does, a few models in each turn of the event loop, so that requests are answered meanwhile."""
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush_some)
+
+    def _flush_some(self) -> None:
+        self._flushing = False
+        if not self._flush(AT_ONCE):
+            self.flush_soon()
 
     def _flush(self, limit: int | None) -> bool:
         if self._dirty and self._settle():
