@@ -31,7 +31,9 @@ DEEPEST: Final = 16
 """Bounds on what a link to somewhere large can cost; what lies beyond is not compared."""
 
 
+_KINDS: Final = 0o170000
 _REGULAR: Final = stat.S_IFREG
+_FOLDER: Final = stat.S_IFDIR
 
 Listings: TypeAlias = "dict[str, list[os.DirEntry[str]]]"
 """What folders held, by their real paths, with the status of each item as a listing has it: who scans what was just stamped need not ask again."""
@@ -83,7 +85,7 @@ class _Walk:
             tuple(sorted(self.targets)),
             tuple(self.crossings),
             self.shared,
-            self._digest() if lasting and self._proves() else b"",
+            _digest(self.facts) if lasting and self._proves() else b"",
             self.dangling,
         )
 
@@ -92,10 +94,6 @@ class _Walk:
         if self.targets or self.crossings or self.shared or len(self.facts) >= MOST_ITEMS:
             return False
         return time.time_ns() - self.newest_ns > RACY_NS
-
-    def _digest(self) -> bytes:
-        # Version 2 of the format writes equal values alike, whichever of them are the same object.
-        return hashlib.blake2b(marshal.dumps(self.facts, 2), digest_size=16).digest()
 
 
 def read_stamp(
@@ -133,25 +131,28 @@ def read_stamps(root: str, entries: Iterable[str]) -> Iterator[EntryStamp | None
 def _read_stamp(
     root: str, identity: tuple[int, int], entry: str, *, lasting: bool, listings: Listings | None
 ) -> EntryStamp | None:
-    walk = _Walk(identity[0], identity, listings=listings)
     try:
+        if entry != LOOSE:
+            plain = _read_plain(f"{root}/{entry}", entry, identity[0], lasting=lasting, listings=listings)
+            if plain is not None:
+                return plain
+        walk = _Walk(identity[0], identity, listings=listings)
         if entry == LOOSE:
             _note_items(walk, root, "", depth=DEEPEST, linked=False)
-        elif not _note_plain(walk, f"{root}/{entry}", entry):
-            walk.facts.clear()
+        else:
             _note_entry(walk, f"{root}/{entry}", entry)
     except OSError:
         return None
     return walk.stamp(lasting=lasting)
 
 
-def _note_plain(walk: _Walk, path: str, name: str) -> bool:
-    """Note a folder of files without anything odd, as most are; false where there is more to it, and all of it is to be noted with care."""
+def _read_plain(path: str, name: str, device: int, *, lasting: bool, listings: Listings | None) -> EntryStamp | None:
+    """Read the stamp of a folder of files without anything odd, as most are; None where there is more to it, and all of it is to be noted with care."""
     found = os.lstat(path)
-    if stat.S_IFMT(found.st_mode) != stat.S_IFDIR or found.st_dev != walk.device:
-        return False
-    facts, newest_ns = walk.facts, 0
-    facts.append((name, found.st_mode, found.st_dev, found.st_ino))
+    if found.st_mode & _KINDS != _FOLDER or found.st_dev != device:
+        return None
+    newest_ns = 0
+    facts: list[tuple[str, *tuple[int, ...]]] = [(name, found.st_mode, device, found.st_ino)]
     try:
         with os.scandir(path) as items:
             listed = list(items)
@@ -161,17 +162,24 @@ def _note_plain(walk: _Walk, path: str, name: str) -> bool:
                 continue
             status = item.stat(follow_symlinks=False)
             mode, mtime_ns, ctime_ns = status.st_mode, status.st_mtime_ns, status.st_ctime_ns
-            if stat.S_IFMT(mode) != _REGULAR or status.st_nlink > 1 or len(facts) >= MOST_ITEMS:
-                return False
+            if mode & _KINDS != _REGULAR or status.st_nlink > 1:
+                return None
             newest_ns = max(newest_ns, mtime_ns, ctime_ns)
             facts.append((f"{name}/{own}", mode, status.st_dev, status.st_ino, status.st_size, mtime_ns, ctime_ns))
     except OSError:
-        return False
-    walk.folders.append(found.st_ino)
-    walk.newest_ns = newest_ns
-    if walk.listings is not None:
-        walk.listings[path] = listed
-    return True
+        return None
+    if len(facts) >= MOST_ITEMS:
+        return None
+    if listings is not None:
+        listings[path] = listed
+    facts.sort()
+    proves = lasting and time.time_ns() - newest_ns > RACY_NS
+    return EntryStamp(hash(tuple(facts)), (found.st_ino,), lasting=_digest(facts) if proves else b"")
+
+
+def _digest(facts: list[tuple[str, *tuple[int, ...]]]) -> bytes:
+    # Version 2 of the format writes equal values alike, whichever of them are the same object.
+    return hashlib.blake2b(marshal.dumps(facts, 2), digest_size=16).digest()
 
 
 def _note_entry(walk: _Walk, path: str, name: str) -> None:
