@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from jand.engine.worker.media import Picture
     from jand.engine.worker.sampling import Sampling
 
 _numbers: Final = itertools.count(1)
@@ -36,6 +37,13 @@ class Wanted:
     cache_prompt: bool = True
     preserved: frozenset[int] = frozenset()
     """Control tokens that appear in the text all the same: those that mark a tool call."""
+    pictures: tuple[Picture, ...] = ()
+    """What stands in the prompt where its tokens are negative."""
+
+    @property
+    def said(self) -> list[int]:
+        """The tokens of the prompt that are text."""
+        return [token for token in self.prompt if token >= 0] if self.pictures else self.prompt
 
 
 @dataclass(slots=True)
@@ -49,13 +57,22 @@ class Usage:
     started_at: float = 0.0
     first_token_at: float = 0.0
     ended_at: float = 0.0
+    images: int = 0
+    images_encoded: int = 0
+    images_s: float = 0.0
 
     def timings(self) -> dict[str, Any]:
-        """Return llama-server's `timings`."""
+        """Return llama-server's `timings`, and what images took where there are any."""
         read = self.prompt_tokens - self.cached_tokens
         prompt_ms = max(0.0, self.first_token_at - self.started_at) * 1000
         predicted_ms = max(0.0, self.ended_at - self.first_token_at) * 1000
+        seen = {
+            "image_n": self.images,
+            "image_encoded_n": self.images_encoded,
+            "image_ms": round(self.images_s * 1000, 3),
+        }
         return {
+            **(seen if self.images else {}),
             "cache_n": self.cached_tokens,
             "prompt_n": read,
             "prompt_ms": round(prompt_ms, 3),

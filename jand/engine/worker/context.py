@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from jand.engine.worker.options import Options
+    from jand.engine.worker.pictures import PictureBatch
     from jand.engine.worker.weights import Weights
 
 PAD: Final = 256
@@ -50,6 +51,8 @@ class Outcome(IntEnum):
 
 class Batch:
     """Tokens for one decode, filled through views on the C arrays: hundreds of ctypes stores per token chunk would cost more than sampling."""
+
+    atomic = False
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -111,11 +114,17 @@ class Context:
     def has_memory(self) -> bool:
         return self._memory is not None
 
-    def decode(self, batch: Batch) -> Outcome:
+    def decode(self, batch: Batch | PictureBatch) -> Outcome:
         """Run *batch*; the GIL is free meanwhile. Whatever is not DONE may have left part of the batch in the memory: ask `last_position`."""
-        if batch.count > self.n_batch:
+        if batch.count > (self.n_ubatch if batch.atomic else self.n_batch):
             raise ValueError("more tokens than a batch of this context holds")
-        code = int(lib.llama_decode(self.handle, batch.raw))
+        if batch.atomic:
+            lib.llama_set_causal_attn(self.handle, False)
+        try:
+            code = int(lib.llama_decode(self.handle, batch.raw))
+        finally:
+            if batch.atomic:
+                lib.llama_set_causal_attn(self.handle, True)
         return Outcome(code) if code in set(Outcome) else Outcome.FATAL
 
     def logits(self, index: int) -> npt.NDArray[np.float32] | None:
@@ -140,7 +149,7 @@ class Context:
         """Let *target* hold what *source* holds before position *end*; nothing is copied. Only for memory that is unified: elsewhere it ends the process."""
         self._check(source)
         self._check(target)
-        if not self.unified or source == target or end > self.last_position(source) + 1:
+        if not self.unified or source == target or end < 1:  # a picture may end before the position that follows it
             raise ValueError(f"cannot share {end} tokens of sequence {source}")
         self.forget(target)
         lib.llama_memory_seq_cp(self._memory, source, target, 0, end)
@@ -190,8 +199,11 @@ class Context:
         self.forget_all()
 
 
-def open_context(weights: Weights, options: Options, *, unified: bool) -> Context:
-    """Make the context for generation; its memory is taken here, so that a running answer never lacks it."""
+def open_context(weights: Weights, options: Options, *, unified: bool, atomic_images: bool = False) -> Context:
+    """Make the context for generation; its memory is taken here, so that a running answer never lacks it.
+
+    *atomic_images*: a whole image must fit into one micro-batch.
+    """
     trained = weights.facts.n_ctx_train
     ctx_len = options.ctx_len or min(DEFAULT_CTX_LEN, trained or DEFAULT_CTX_LEN)
     padded = -(-ctx_len // PAD) * PAD
@@ -200,7 +212,7 @@ def open_context(weights: Weights, options: Options, *, unified: bool) -> Contex
     parameters.n_seq_max = options.n_parallel
     parameters.kv_unified = unified
     parameters.n_batch = max(options.n_batch, options.n_parallel)
-    parameters.n_ubatch = min(MICRO_BATCH, parameters.n_batch)
+    parameters.n_ubatch = min(MICRO_BATCH * (4 if atomic_images else 1), parameters.n_batch)
     apply_common(parameters, options)
     return _open(weights, parameters, options.n_parallel, ctx_len)
 

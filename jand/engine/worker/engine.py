@@ -13,20 +13,21 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from jand.engine.worker import logprobs
+from jand.engine.worker import logprobs, media
 from jand.engine.worker.answer import Delta
 from jand.engine.worker.context import Batch, Outcome
 from jand.engine.worker.grammar import Grammar
+from jand.engine.worker.pictures import PictureBatch
 from jand.engine.worker.sampling import Sampler
 from jand.engine.worker.slots import Slot, Work, choose_slot, common_prefix
 from jand.engine.worker.text import TextStream
 from jand.engine.worker.threads import ThreadChoice
-from jand.errors import BadRequestError, ContextExceededError, EngineError, JandError, ShuttingDownError
+from jand.errors import BadRequestError, EngineError, JandError, ShuttingDownError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from jand.engine.worker.answer import Answer
+    from jand.engine.worker.answer import Answer, Wanted
     from jand.engine.worker.context import Context
     from jand.engine.worker.turns import Turns
 
@@ -72,6 +73,8 @@ class Engine:
         self._queue_limit = queue_limit
         self._slots = [Slot(number) for number in range(context.sequences)]
         self._batch = Batch(context.n_batch)
+        self._pictures = PictureBatch(context.n_batch)
+        self._picture_last = False
         self._waiting: deque[Answer] = deque()
         self._rotation = 0
         self._chunk = FIRST_CHUNK
@@ -93,12 +96,12 @@ class Engine:
         """How many tokens each slot holds."""
         return [len(slot.tokens) for slot in self._slots]
 
-    def submit(self, *answers: Answer) -> None:
-        """Queue *answers*, all or none; what cannot be answered is refused here, before it costs anything."""
+    def submit(self, *answers: Answer, promised: bool = False) -> None:
+        """Queue *answers*, all or none; what cannot be answered is refused here, before it costs anything. *promised* as in `Turns`."""
         for answer in answers:
             self._check(answer)
         with self._turns.changed:
-            self._turns.check_open(self._waiting, len(answers), self._queue_limit)
+            self._turns.check_open(self._waiting, len(answers), self._queue_limit, promised=promised)
             self._waiting.extend(answers)
             self._turns.changed.notify()
 
@@ -109,17 +112,11 @@ class Engine:
             self._turns.changed.notify()
 
     def _check(self, answer: Answer) -> None:
-        prompt, room = answer.wanted.prompt, self._context.ctx_len
-        if len(prompt) >= room:
-            raise ContextExceededError(
-                f"cannot answer: the prompt has {len(prompt)} tokens, and a conversation has room for {room}, the answer included",
-                hint="shorten it, or raise ctx_len",
-                n_prompt_tokens=len(prompt),
-                n_ctx=room,
-            )
+        prompt = answer.wanted.prompt
+        media.check_room(len(prompt), self._context.ctx_len)
         if not prompt:
             raise BadRequestError("cannot answer: the prompt is empty", param="prompt")
-        if not 0 <= min(prompt) <= max(prompt) < self._weights.facts.n_vocab:
+        if not answer.wanted.pictures and not 0 <= min(prompt) <= max(prompt) < self._weights.facts.n_vocab:
             raise BadRequestError(
                 f"cannot answer: a token is outside the vocabulary of {self._weights.facts.n_vocab}", param="prompt"
             )
@@ -135,12 +132,12 @@ class Engine:
     def _advance(self) -> None:
         self._drop_unwanted()
         self._admit()
-        parts = self._fill()
+        batch, parts = self._next()
         if not parts:
             return
-        self._set_threads(parts)
+        self._set_threads(batch, parts)
         began = time.monotonic()
-        outcome = self._context.decode(self._batch)
+        outcome = self._context.decode(batch)
         if outcome is not Outcome.DONE:
             self._recover(outcome, parts)
             return
@@ -150,10 +147,10 @@ class Engine:
             if part.output >= 0:
                 self._continue(part.slot, part.output)
 
-    def _set_threads(self, parts: list[Share]) -> None:
+    def _set_threads(self, batch: Batch | PictureBatch, parts: list[Share]) -> None:
         """Read long prompts with all threads for reading, where the cores for them seem to be free."""
         count = self._threads.count()
-        long = len(parts) < self._batch.count - READ_WITH_ALL and self._threads.unhindered
+        long = len(parts) < batch.count - READ_WITH_ALL and self._threads.unhindered
         self._context.set_threads(count, self._read_threads if long else count)
 
     def _drop_unwanted(self) -> None:
@@ -205,11 +202,11 @@ class Engine:
         usage.queued_at, usage.started_at = answer.queued_at, time.monotonic()
         usage.prompt_tokens = len(wanted.prompt)
         if wanted.cache_prompt:
-            self._borrow(slot, wanted.prompt)
-        usage.cached_tokens = self._reuse(slot, wanted.prompt if wanted.cache_prompt else [])
+            self._borrow(slot, wanted)
+        usage.cached_tokens = self._reuse(slot, wanted, wanted.prompt if wanted.cache_prompt else [])
         self._counters.cached_tokens += usage.cached_tokens
         grammar = Grammar(self._weights, wanted.grammar) if wanted.grammar is not None else None
-        sampler = Sampler(self._weights, wanted.sampling, grammar, wanted.prompt, self._context.ctx_len)
+        sampler = Sampler(self._weights, wanted.sampling, grammar, wanted.said, self._context.ctx_len)
         room = self._context.ctx_len - len(wanted.prompt)
         limit = room if wanted.max_tokens is None else min(room, wanted.max_tokens)
         slot.work = Work(answer, sampler, TextStream(wanted.stops), limit)
@@ -229,29 +226,51 @@ class Engine:
             if slot.work is not None
         )
 
-    def _borrow(self, slot: Slot, prompt: list[int]) -> None:
-        """Let *slot* begin with what another one holds of *prompt*, where that is a good deal more than it holds itself."""
+    def _borrow(self, slot: Slot, wanted: Wanted) -> None:
+        """Let *slot* begin with what another one holds of the prompt, where that is a good deal more than it holds itself."""
         if not self._can_share:
             return
+        prompt = wanted.prompt
         donor = max(self._slots, key=lambda other: common_prefix(other.tokens, prompt))
-        shared = common_prefix(donor.tokens, prompt)
+        shared = media.whole(wanted.pictures, common_prefix(donor.tokens, prompt))
         if donor is not slot and shared >= common_prefix(slot.tokens, prompt) + WORTH_SHARING:
-            self._context.share(donor.number, slot.number, shared)
+            self._context.share(donor.number, slot.number, media.position(wanted.pictures, shared))
             slot.tokens = donor.tokens[:shared]
 
-    def _reuse(self, slot: Slot, prompt: list[int]) -> int:
+    def _reuse(self, slot: Slot, wanted: Wanted, prompt: list[int]) -> int:
         """Keep of *slot* what *prompt* begins with, less one token: a decode needs something to decode. Return how many tokens are kept."""
         keep = min(common_prefix(slot.tokens, prompt), max(0, len(prompt) - 1))
-        window = self._weights.facts.n_swa
-        if window and self._context.first_position(slot.number) > max(0, keep - window):
+        keep = media.whole(wanted.pictures, keep)
+        start, window = media.position(wanted.pictures, keep), self._weights.facts.n_swa
+        if window and self._context.first_position(slot.number) > max(0, start - window):
             keep = 0  # the window has let go of what the next token would look at; nothing would report it
         if keep < len(slot.tokens) and not (
-            keep and self._context.can_remove_part and self._context.forget(slot.number, keep)
+            keep and self._context.can_remove_part and self._context.forget(slot.number, start)
         ):
             self._context.forget(slot.number)
             keep = 0
         del slot.tokens[keep:]
         return keep
+
+    def _next(self) -> tuple[Batch | PictureBatch, list[Share]]:
+        """Return what is decoded next. A picture cannot share a batch with tokens, so the two alternate where both are to be done."""
+        waiting = [slot for slot in self._slots if slot.reading and slot.picture is not None]
+        parts = [] if waiting and not self._picture_last else self._fill()
+        self._picture_last = not parts
+        if parts or not waiting:
+            return self._batch, parts
+        return self._pictures, [self._picture_share(waiting[self._counters.steps % len(waiting)])]
+
+    def _picture_share(self, slot: Slot) -> Share:
+        """Take of a picture what keeps other answers flowing; all of it where they need not, or it cannot be divided."""
+        assert slot.work is not None
+        prompt, done, picture = slot.work.answer.wanted.prompt, len(slot.tokens), slot.picture
+        assert picture is not None
+        room = self._chunk if any(other.generating for other in self._slots) else self._pictures.capacity
+        end = picture.end if picture.atomic else min(picture.end, done + room)
+        output = end == len(prompt)
+        index = self._pictures.set(slot.number, picture, done - picture.start, end - done, output=output)
+        return Share(slot, prompt[done:end], index if output else -1)
 
     def _fill(self) -> list[Share]:
         batch, parts = self._batch, []
@@ -261,11 +280,11 @@ class Engine:
                 assert slot.work is not None
                 assert slot.work.next_token is not None
                 tokens = [slot.work.next_token]
-                parts.append(Share(slot, tokens, batch.add(slot.number, tokens, len(slot.tokens), output=True)))
+                parts.append(Share(slot, tokens, batch.add(slot.number, tokens, slot.position, output=True)))
         room = batch.capacity - batch.count
         if parts:
             room = min(room, self._chunk)
-        reading = [slot for slot in self._slots if slot.reading]
+        reading = [slot for slot in self._slots if slot.reading and slot.picture is None]
         self._rotation += 1
         for offset in range(len(reading)):
             slot = reading[(offset + self._rotation) % len(reading)]
@@ -278,10 +297,10 @@ class Engine:
 
     def _read_share(self, slot: Slot, room: int) -> Share:
         assert slot.work is not None
-        prompt, done = slot.work.answer.wanted.prompt, len(slot.tokens)
-        tokens = prompt[done : done + room]
-        last = done + len(tokens) == len(prompt)
-        index = self._batch.add(slot.number, tokens, done, output=last)
+        wanted, done = slot.work.answer.wanted, len(slot.tokens)
+        tokens = wanted.prompt[done : min(done + room, media.next_start(wanted.pictures, done, done + room))]
+        last = done + len(tokens) == len(wanted.prompt)
+        index = self._batch.add(slot.number, tokens, slot.position, output=last)
         return Share(slot, tokens, index if last else -1)
 
     def _account(self, parts: list[Share], seconds: float) -> None:

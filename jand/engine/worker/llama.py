@@ -54,3 +54,10 @@ def prepare() -> None:
     """Set up llama.cpp; once in a process."""
     lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
     lib.llama_backend_init()
+
+
+def mtmd() -> Any:
+    """Return the functions of llama.cpp's library for images and sound, imported when a model with a projector needs them; its log goes where ours goes."""
+    functions = importlib.import_module("llama_cpp.mtmd_cpp")
+    functions.mtmd_helper_log_set(_log_callback, ctypes.c_void_p(0))
+    return functions

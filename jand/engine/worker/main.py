@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from jand.engine.worker.embedder import Embedder
     from jand.engine.worker.engine import Engine
     from jand.engine.worker.options import Options
+    from jand.engine.worker.projector import Projector
     from jand.engine.worker.prompts import Prompter
+    from jand.engine.worker.vision import Vision
     from jand.engine.worker.weights import Weights
 
 SWITCH_S: Final = 0.0005
@@ -89,6 +91,7 @@ class Life:
         self._weights: Weights
         self._engine: Engine | None = None
         self._embedder: Embedder | None = None
+        self._projector: Projector | None = None
         self._details: dict[str, Any] = {"sandbox": prepared.sandbox}
         self._loop: asyncio.AbstractEventLoop
         self._engine_done: asyncio.Event
@@ -129,6 +132,8 @@ class Life:
         loaded = time.monotonic()
         self._control.report(protocol.Warming())
         self._details["warnings"] = warnings_of(self._weights, options)
+        if self._config.projector and self._weights.facts.causal:
+            self._open_projector(self._config.projector, options)
         if self._weights.facts.causal:
             self._open_engine(options)
         if options.embedding or not self._weights.facts.causal:
@@ -136,10 +141,18 @@ class Life:
         self._details["load_s"] = round(loaded - began, 3)
         self._details["warm_up_s"] = round(time.monotonic() - loaded, 3)
 
+    def _open_projector(self, path: str, options: Options) -> None:
+        from jand.engine.worker import projector
+
+        self._projector = projector.load_projector(path, self._weights, options)
+        self._details["vision"] = True
+
     def _open_engine(self, options: Options) -> None:
         from jand.engine.worker import context, delivery, engine
 
-        opened = context.open_context(self._weights, options, unified=True)
+        atomic = self._projector is not None and self._projector.atomic
+        opened = context.open_context(self._weights, options, unified=True, atomic_images=atomic)
+        self._n_ubatch = opened.n_ubatch
         if options.lora:
             opened.adapt(self._adapters(options))
         opened.warm_up()
@@ -222,7 +235,9 @@ class Life:
         if self._engine is not None and prompter is not None:
             from jand.engine.worker.service import Service
 
-            served.completions = Service(model_id, weights, self._engine, prompter, self._config.runtime)
+            served.completions = Service(
+                model_id, weights, self._engine, self._turns, prompter, self._config.runtime, self._see()
+            )
         if self._embedder is not None:
             from jand.engine.worker.embeddings import Embeddings
 
@@ -231,6 +246,13 @@ class Life:
     def _terminate(self) -> None:
         self.status = protocol.TERMINATED
         self._turns.close_forced()
+
+    def _see(self) -> Vision | None:
+        if self._projector is None:
+            return None
+        from jand.engine.worker.vision import Vision
+
+        return Vision(self._projector, self._turns.counters, most=self._details["context"], most_atomic=self._n_ubatch)
 
     def _take(self, command: protocol.Command, served: http.Served) -> None:
         match command:

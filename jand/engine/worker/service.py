@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from jand.engine.worker import requests, tools
 from jand.engine.worker.answer import Answer, Wanted
+from jand.engine.worker.content import read_messages
+from jand.engine.worker.media import Read
 from jand.engine.worker.notes import log_unknown, note
 from jand.engine.worker.reading import THINK, Reader
 from jand.engine.worker.requests import ChatRequest, CompletionRequest
@@ -17,9 +19,12 @@ from jand.errors import BadRequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from jand.engine.worker.content import Image
     from jand.engine.worker.engine import Engine
     from jand.engine.worker.prompts import Message, Prompt, Prompter
     from jand.engine.worker.tools import Offer
+    from jand.engine.worker.turns import Turns
+    from jand.engine.worker.vision import Vision
     from jand.engine.worker.weights import Weights
 
 
@@ -36,14 +41,23 @@ class Completion:
 
 
 class Service:
-    """Knows the model's id and its defaults; the engine does the work."""
+    """Knows the model's id and its defaults; the engine does the work, *vision* that on images where the model can see."""
 
     def __init__(
-        self, model_id: str, weights: Weights, engine: Engine, prompter: Prompter, runtime: Mapping[str, Any]
+        self,
+        model_id: str,
+        weights: Weights,
+        engine: Engine,
+        turns: Turns,
+        prompter: Prompter,
+        runtime: Mapping[str, Any],
+        vision: Vision | None = None,
     ) -> None:
         self.model_id = model_id
         self.engine = engine
         self.weights = weights
+        self._turns = turns
+        self._vision = vision
         self._prompter = prompter
         self._defaults = requests.read_defaults(runtime)
 
@@ -63,22 +77,28 @@ class Service:
         offer = tools.make_offer(
             request.tools, request.tool_choice, parallel=request.parallel_tool_calls, template=self._prompter.source
         )
-        prompt = await self._render(request, offer)
-        tokens = self._tokens(prompt.text)
-        marks = tools.MARKS[offer.family] if offer is not None else ()
-        wanted = self._wanted(request, [tokens], (*request.stop, *prompt.stops), offer, marks)
+        messages, images = read_messages(request.messages, self._vision.marker if self._vision else None)
+        with self._turns.promised():
+            prompt = await self._render(request, messages, offer)
+            read = await self._read(prompt.text, images)
+            marks = tools.MARKS[offer.family] if offer is not None else ()
+            wanted = self._wanted(request, [read], (*request.stop, *prompt.stops), offer, marks)
 
-        def reader() -> Reader:
-            return Reader(
-                family=None if offer is None else offer.family,
-                separate_thoughts=request.reasoning_format != "none",
-                thinking=prompt.text.rstrip().endswith(THINK[0]),
-            )
+            def reader() -> Reader:
+                return Reader(
+                    family=None if offer is None else offer.family,
+                    separate_thoughts=request.reasoning_format != "none",
+                    thinking=prompt.text.rstrip().endswith(THINK[0]),
+                )
 
-        return self._submit(request, wanted, ChatShape(self.model_id, reader))
+            return self._submit(request, wanted, ChatShape(self.model_id, reader), read)
 
-    async def _render(self, request: ChatRequest, offer: Offer | None) -> Prompt:
-        messages = [text_message(message) for message in request.messages]
+    async def _read(self, text: str, images: Sequence[Image]) -> Read:
+        if self._vision is None or not images:
+            return Read(self._tokens(text))
+        return await self._vision.read(text, images, add_special=not self.weights.starts_with_bos(text))
+
+    async def _render(self, request: ChatRequest, messages: list[Message], offer: Offer | None) -> Prompt:
         variables = {**request.chat_template_kwargs, "add_generation_prompt": request.add_generation_prompt}
         if tools.find_family(self._prompter.source) is Family.GENERIC:
             return await self._prompter.render(tools.tell_generic(messages, offer), variables)
@@ -90,7 +110,7 @@ class Service:
         """Queue the answers to a text completion; each prompt has `n` of them."""
         request, unknown = requests.parse_request(CompletionRequest, requests.parse_body(data), self._defaults)
         log_unknown(unknown)
-        prompts = [self._tokens(prompt) if isinstance(prompt, str) else prompt for prompt in request.prompts()]
+        prompts = [Read(self._tokens(prompt) if isinstance(prompt, str) else prompt) for prompt in request.prompts()]
         wanted = self._wanted(request, prompts, tuple(request.stop))
         return self._submit(request, wanted, TextShape(self.model_id))
 
@@ -104,7 +124,7 @@ class Service:
     def _wanted(
         self,
         request: ChatRequest | CompletionRequest,
-        prompts: Sequence[list[int]],
+        prompts: Sequence[Read],
         stops: tuple[str, ...],
         offer: Offer | None = None,
         marks: Sequence[str] = (),
@@ -121,7 +141,8 @@ class Service:
             grammar = call_grammar
         return [
             Wanted(
-                prompt=prompt,
+                prompt=prompt.tokens,
+                pictures=prompt.pictures,
                 sampling=request.sampling(bias, choice),
                 max_tokens=request.limit,
                 stops=stops,
@@ -139,28 +160,15 @@ class Service:
         found = [self.weights.tokenize(mark, special=True, add_special=False) for mark in marks if mark]
         return frozenset(tokens[0] for tokens in found if len(tokens) == 1)
 
-    def _submit(self, request: ChatRequest | CompletionRequest, wanted: list[Wanted], shape: Shape) -> Completion:
+    def _submit(
+        self, request: ChatRequest | CompletionRequest, wanted: list[Wanted], shape: Shape, read: Read | None = None
+    ) -> Completion:
         answers = tuple(Answer(each) for each in wanted)
-        self.engine.submit(*answers)
+        if read is not None and read.images:
+            for answer in answers:
+                answer.usage.images, answer.usage.images_encoded = read.images, read.encoded
+                answer.usage.images_s = read.seconds
+        self.engine.submit(*answers, promised=read is not None)
         return Completion(
             answers, shape, request.stream, request.include_usage, request.wanted_logprobs is not None, request.n
         )
-
-
-def text_message(message: requests.ChatMessage) -> Message:
-    """Return *message* for a template, its parts joined to one text; what is no text is refused."""
-    parts = message.content
-    given = {**(message.model_extra or {}), "role": message.role}
-    if parts is None:
-        return {**given, "content": ""}
-    if isinstance(parts, str):
-        return {**given, "content": parts}
-    texts = []
-    for part in parts:
-        if part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise BadRequestError(
-                f'cannot take a part of type {part.get("type")!r} in "messages": this model reads text only',
-                param="messages",
-            )
-        texts.append(part["text"])
-    return {**given, "content": "\n".join(texts)}

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from jand.engine.worker import media
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from jand.engine.worker.answer import Answer
+    from jand.engine.worker.media import Picture
     from jand.engine.worker.sampling import Sampler
     from jand.engine.worker.text import TextStream
 
@@ -46,6 +49,17 @@ class Slot:
     @property
     def generating(self) -> bool:
         return self.work is not None and self.work.next_token is not None
+
+    @property
+    def position(self) -> int:
+        """Where the next token goes in the memory; M-RoPE gives a picture fewer positions than it has tokens."""
+        assert self.work is not None
+        return media.position(self.work.answer.wanted.pictures, len(self.tokens))
+
+    @property
+    def picture(self) -> Picture | None:
+        """The picture that is to be read next, or in the middle of which reading is."""
+        return media.at(self.work.answer.wanted.pictures, len(self.tokens)) if self.work is not None else None
 
 
 def choose_slot(slots: Iterable[Slot], prompt: Sequence[int]) -> Slot | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from jand.errors import QueueFullError, ShuttingDownError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 @dataclass(slots=True)
@@ -25,6 +26,9 @@ class Counters:
     cached_tokens: int = 0
     generated_tokens: int = 0
     embedded_tokens: int = 0
+    images: int = 0
+    images_encoded: int = 0
+    images_s: float = 0.0
     reading_s: float = 0.0
     generating_s: float = 0.0
     slot_steps: int = 0
@@ -52,6 +56,7 @@ class Turns:
         self.stepped_at = time.monotonic()
         self.forced = False
         self._closing = False
+        self._promised = 0
         self._parts: list[Part] = []
 
     @property
@@ -65,9 +70,22 @@ class Turns:
     def join(self, part: Part) -> None:
         self._parts.append(part)
 
-    def check_open(self, waiting: Sequence[object], more: int, limit: int) -> None:
-        """Raise where *more* requests cannot join those *waiting*; hold *changed*."""
-        if self._closing:
+    @contextlib.contextmanager
+    def promised(self) -> Iterator[None]:
+        """Take a request in that is not ready to be queued: a stop that begins meanwhile waits for it, and what it submits inside is accepted."""
+        with self.changed:
+            self.check_open((), 0, 1)
+            self._promised += 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self._promised -= 1
+                self.changed.notify()
+
+    def check_open(self, waiting: Sequence[object], more: int, limit: int, *, promised: bool = False) -> None:
+        """Raise where *more* requests cannot join those *waiting*; hold *changed*. What was *promised* is taken until a stop is forced."""
+        if self.forced or (self._closing and not promised):
             raise ShuttingDownError("cannot answer: the model is being stopped", retry_after_s=1)
         if len(waiting) + more > limit:
             raise QueueFullError(
@@ -95,7 +113,7 @@ class Turns:
     def _wait_for_work(self) -> bool:
         with self.changed:
             while not self.active and not self.queued:
-                if self._closing:
+                if self._closing and (self.forced or not self._promised):
                     return False
                 self.changed.wait()
                 self.stepped_at = time.monotonic()
