@@ -24,7 +24,11 @@ __all__ = [
     "SMOLLM2_BYTES",
     "TEMPLATE",
     "WEB_PAGE",
+    "add",
+    "add_llama_weights",
+    "add_vocabulary",
     "bare_header",
+    "finish",
     "mutations",
     "projector",
     "scrambles",
@@ -133,7 +137,7 @@ def tiny_llama(
     tokens = add_vocabulary(writer, vocab)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
-    _add_llama_weights(writer, np.random.default_rng(seed), tokens)
+    add_llama_weights(writer, np.random.default_rng(seed), tokens)
     finish(writer)
     if parts == 1:
         return (path,)
@@ -142,7 +146,8 @@ def tiny_llama(
     return written
 
 
-def add_vocabulary(writer: GGUFWriter, words: Sequence[str]) -> int:
+def add_vocabulary(writer: GGUFWriter, words: Sequence[str] = _WORDS) -> int:
+    """Add the vocabulary of `tiny_llama` and return how many tokens it has."""
     import gguf
 
     normal, byte, control, unknown = (
@@ -169,26 +174,33 @@ def add_vocabulary(writer: GGUFWriter, words: Sequence[str]) -> int:
     return len(tokens)
 
 
-def _add_llama_weights(writer: GGUFWriter, dice: Generator, tokens: int) -> None:
-    kv_width = _WIDTH // _HEADS * _KV_HEADS
+def add_llama_weights(
+    writer: GGUFWriter, dice: Generator, tokens: int, *, kv_heads: int = _KV_HEADS, biases: bool = False
+) -> None:
+    """Add the tensors of a Llama; with *biases* also those that Qwen2 has for queries, keys and values."""
+    kv_width = _WIDTH // _HEADS * kv_heads
 
-    def add(name: str, *shape: int) -> None:
-        _add(writer, dice, name, *shape)
+    def put(name: str, *shape: int) -> None:
+        add(writer, dice, name, *shape)
 
-    add("token_embd.weight", tokens, _WIDTH)
+    put("token_embd.weight", tokens, _WIDTH)
     for layer in range(_LAYERS):
         block = f"blk.{layer}."
-        add(block + "attn_norm.weight", _WIDTH)
-        add(block + "attn_q.weight", _WIDTH, _WIDTH)
-        add(block + "attn_k.weight", kv_width, _WIDTH)
-        add(block + "attn_v.weight", kv_width, _WIDTH)
-        add(block + "attn_output.weight", _WIDTH, _WIDTH)
-        add(block + "ffn_norm.weight", _WIDTH)
-        add(block + "ffn_gate.weight", _INNER, _WIDTH)
-        add(block + "ffn_up.weight", _INNER, _WIDTH)
-        add(block + "ffn_down.weight", _WIDTH, _INNER)
-    add("output_norm.weight", _WIDTH)
-    add("output.weight", tokens, _WIDTH)
+        put(block + "attn_norm.weight", _WIDTH)
+        put(block + "attn_q.weight", _WIDTH, _WIDTH)
+        put(block + "attn_k.weight", kv_width, _WIDTH)
+        put(block + "attn_v.weight", kv_width, _WIDTH)
+        if biases:
+            put(block + "attn_q.bias", _WIDTH)
+            put(block + "attn_k.bias", kv_width)
+            put(block + "attn_v.bias", kv_width)
+        put(block + "attn_output.weight", _WIDTH, _WIDTH)
+        put(block + "ffn_norm.weight", _WIDTH)
+        put(block + "ffn_gate.weight", _INNER, _WIDTH)
+        put(block + "ffn_up.weight", _INNER, _WIDTH)
+        put(block + "ffn_down.weight", _WIDTH, _INNER)
+    put("output_norm.weight", _WIDTH)
+    put("output.weight", tokens, _WIDTH)
 
 
 def projector(path: Path, *, seed: int = 0) -> Path:
@@ -217,16 +229,16 @@ def projector(path: Path, *, seed: int = 0) -> Path:
     dice = np.random.default_rng(seed)
 
     def linear(name: str, rows: int, columns: int) -> None:
-        _add(writer, dice, f"{name}.weight", rows, columns)
-        _add(writer, dice, f"{name}.bias", rows)
+        add(writer, dice, f"{name}.weight", rows, columns)
+        add(writer, dice, f"{name}.bias", rows)
 
     def norm(name: str) -> None:
-        _add(writer, dice, f"{name}.weight", width)
-        _add(writer, dice, f"{name}.bias", width)
+        add(writer, dice, f"{name}.weight", width)
+        add(writer, dice, f"{name}.bias", width)
 
-    _add(writer, dice, "v.class_embd", width)
-    _add(writer, dice, "v.patch_embd.weight", width, 3, patch, patch)
-    _add(writer, dice, "v.position_embd.weight", 5, width)
+    add(writer, dice, "v.class_embd", width)
+    add(writer, dice, "v.patch_embd.weight", width, 3, patch, patch)
+    add(writer, dice, "v.position_embd.weight", 5, width)
     norm("v.pre_ln")
     norm("v.post_ln")
     for layer in range(layers):
@@ -243,7 +255,7 @@ def projector(path: Path, *, seed: int = 0) -> Path:
     return path
 
 
-def _add(writer: GGUFWriter, dice: Generator, name: str, *shape: int) -> None:
+def add(writer: GGUFWriter, dice: Generator, name: str, *shape: int) -> None:
     """Add random weights: around one for a norm, small ones otherwise, so that the activations stay finite."""
     import numpy as np
 

@@ -259,7 +259,7 @@ class Engine:
         self._picture_last = not parts
         if parts or not waiting:
             return self._batch, parts
-        return self._pictures, [self._picture_share(waiting[self._counters.steps % len(waiting)])]
+        return self._pictures, [self._picture_share(waiting[self._rotation % len(waiting)])]
 
     def _picture_share(self, slot: Slot) -> Share:
         """Take of a picture what keeps other answers flowing; all of it where they need not, or it cannot be divided."""
