@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.fakes import gguf_files
+from tests.fakes import gguf_files, gguf_memories
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ SEEN_WIDTH = 32
 PATCH = 14
 
 
-def tiny_qwen2vl(folder: Path, *, seed: int = 0) -> tuple[Path, Path]:
+def tiny_qwen2vl(folder: Path, *, seed: int = 4) -> tuple[Path, Path]:
     """Write weights and projector into *folder*: a picture has a token for each 28 x 28 pixels, at least 8."""
     import gguf
     import numpy as np
@@ -47,25 +47,12 @@ def tiny_qwen2vl(folder: Path, *, seed: int = 0) -> tuple[Path, Path]:
     return path, folder / "mmproj-qwen2vl.gguf"
 
 
-def tiny_gemma3(folder: Path, *, seed: int = 0) -> tuple[Path, Path]:
-    """Write weights and projector into *folder*: every picture has 4 tokens, which must be decoded at once."""
-    import gguf
+def tiny_gemma3(folder: Path, *, seed: int = 1) -> tuple[Path, Path]:
+    """Write weights and projector into *folder*: every picture has 4 tokens, which must be decoded at once. Most layers see the last 32 tokens only."""
     import numpy as np
 
-    path = folder / "tiny-gemma3.gguf"
-    writer = gguf.GGUFWriter(path, "gemma3")
-    tokens = _head(writer, "Tiny Gemma 3")
-    writer.add_key_length(WIDTH // HEADS)
-    writer.add_value_length(WIDTH // HEADS)
+    path = gguf_memories.tiny_gemma(folder / "tiny-gemma3.gguf", seed=seed)
     dice = np.random.default_rng(seed)
-    gguf_files.add_llama_weights(writer, dice, tokens, kv_heads=HEADS)
-    for layer in range(LAYERS):
-        block = f"blk.{layer}."
-        gguf_files.add(writer, dice, block + "post_attention_norm.weight", WIDTH)
-        gguf_files.add(writer, dice, block + "post_ffw_norm.weight", WIDTH)
-        gguf_files.add(writer, dice, block + "attn_q_norm.weight", WIDTH // HEADS)
-        gguf_files.add(writer, dice, block + "attn_k_norm.weight", WIDTH // HEADS)
-    gguf_files.finish(writer)
     seeing = _projector_head(folder / "mmproj-gemma3.gguf", "gemma3", 4 * PATCH)
     seeing.add_uint32("clip.vision.projector.scale_factor", 2)
     gguf_files.add(seeing, dice, "v.patch_embd.weight", SEEN_WIDTH, 3, PATCH, PATCH)

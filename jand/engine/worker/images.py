@@ -38,16 +38,9 @@ def open_pixels(image: Image) -> npt.NDArray[np.uint8]:
         raise BadRequestError(
             f'cannot read the image in "{image.place}": it is none of {", ".join(FORMATS)}', param="messages"
         ) from error
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        IndexError,
-        TypeError,
-        ArithmeticError,
-        Pillow.DecompressionBombError,
-    ) as error:
+    except Pillow.DecompressionBombError as error:
+        raise _too_large(image.place) from error
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, ArithmeticError) as error:
         raise BadRequestError(
             f'cannot read the image in "{image.place}": it is broken ({str(error)[:100] or type(error).__name__})',
             param="messages",
@@ -59,15 +52,19 @@ def _check_size(size: tuple[int, int], place: str) -> None:
     if width < 1 or height < 1:
         raise BadRequestError(f'cannot read the image in "{place}": it is empty', param="messages")
     if width * height > MOST_PIXELS:
-        raise BadRequestError(
-            f'cannot read the image in "{place}": it has {width} x {height} pixels, and at most {MOST_PIXELS:,} are taken',
-            hint="scale it down",
-            param="messages",
-        )
+        raise _too_large(place)
     if max(size) > MOST_STRETCH * min(size):
         raise BadRequestError(
             f'cannot read the image in "{place}": {width} x {height} pixels are a line, no image', param="messages"
         )
+
+
+def _too_large(place: str) -> BadRequestError:
+    return BadRequestError(
+        f'cannot read the image in "{place}": it has more than {MOST_PIXELS:,} pixels',
+        hint="scale it down",
+        param="messages",
+    )
 
 
 def _as_rgb(picture: Pillow.Image) -> npt.NDArray[np.uint8]:
