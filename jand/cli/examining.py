@@ -250,10 +250,11 @@ def _hub(environ: Mapping[str, str]) -> Finding:
 def _daemon(patient: Patient) -> Iterator[Finding]:
     try:
         socket = find_socket(patient.socket)
-        version, health, problems = asyncio.run(_ask(socket))
     except DaemonUnavailableError as error:
-        yield Finding("daemon", Verdict.WRONG, error.message, error.hint)
+        yield Finding("daemon", Verdict.WARNING, f"none runs: {error.message}", error.hint)
         return
+    try:
+        version, health, problems = asyncio.run(_ask(socket))
     except JandError as error:
         yield Finding("daemon", Verdict.WRONG, error.message, error.hint or "see its log")
         return

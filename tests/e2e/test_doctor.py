@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fakes.daemon import DaemonProcess
 from tests.fakes.shell import Shell
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -43,10 +43,20 @@ async def test_what_is_wrong_comes_with_what_mends_it(tmp_path: Path) -> None:
     shell = Shell(tmp_path / "none.sock")
     found = await findings(shell, "--root", str(tmp_path), status=1)
 
-    assert {name for name, one in found.items() if one["verdict"] == "wrong"} == {"daemon", "secrets"}
+    assert {name for name, one in found.items() if one["verdict"] == "wrong"} == {"secrets"}
+    assert found["daemon"]["verdict"] == "warning"
     assert found["daemon"]["hint"] == "start one with: jand serve"
     assert found["secrets"]["hint"] == f"chmod 600 {tmp_path / 'secrets' / 'openai'}"
     assert "sk-very-secret" not in str(found)
+
+
+async def test_a_daemon_that_does_not_answer(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="jand-test-") as short, socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(f"{short}/s.sock")
+        found = await findings(Shell(Path(short) / "s.sock"), "--root", str(tmp_path), status=1)
+
+    assert found["daemon"]["verdict"] == "wrong"
+    assert "jand serve" in found["daemon"]["hint"]
 
 
 async def test_settings_that_are_wrong_are_told_and_the_rest_is_looked_at_all_the_same(tmp_path: Path) -> None:
