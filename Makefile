@@ -2,7 +2,7 @@
 
 PY = .venv/bin/python
 
-.PHONY: demo test soak bench lint format install lock clean
+.PHONY: demo test soak screenshots bench lint format install lock clean
 
 demo: install
 	@.venv/bin/jand demo
@@ -14,6 +14,11 @@ test: install
 soak: install
 	@.ci/system-programs
 	@$(PY) -m pytest --soak --timeout=7200 -m soak
+
+# Pictures of the page in each of its states, to be looked at: build/screenshots.
+screenshots: install
+	@.ci/system-programs
+	@$(PY) -m pytest -q tests/e2e/test_page_pictures.py --pictures=build/screenshots && ls build/screenshots
 
 bench: install
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(PY) -m "tests.bench.$$(basename $$file .py)" || exit 1; done

@@ -19,6 +19,7 @@ LEFT_OUT: pytest.StashKey[list[str]] = pytest.StashKey()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run tests with their large counts (make soak)")
+    parser.addoption("--pictures", metavar="DIR", help="keep the pictures of the page in DIR (make screenshots)")
 
 
 def pytest_configure(config: pytest.Config) -> None:

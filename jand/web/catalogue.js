@@ -1,7 +1,7 @@
 // What could be here: the catalogue, the hub, and what an address would bring, each with what fits this machine; nothing is fetched before somebody says so.
 
 import { call } from "./api.js";
-import { $, bytes, el, note, plural, setText, told } from "./dom.js";
+import { $, arrange, bytes, el, note, plural, setText, told } from "./dom.js";
 import { act } from "./models.js";
 import { models, subscribe } from "./store.js";
 
@@ -11,6 +11,10 @@ const PLACES = {
   nowhere: { text: "does not fit", className: "place no" },
 };
 
+const NOT_YET = "not-known-yet";
+const AGAIN_MS = 1000;
+
+const rows = new Map();
 let offers = null;
 let loading = false;
 
@@ -65,17 +69,23 @@ function offerRow(offer, common) {
   if (description) title.append(el("p", {}, description));
   title.append(el("p", { className: "quiet" }, [offer.origin, ...facts].join(" · ")));
   const row = el("li", { className: "row" }, el("div", { className: "row-head" }, title, el("div", { className: "row-actions" }, button)));
-  if (offer.unknown && offer.unknown.message !== common) row.append(told(offer.unknown, { warn: true }));
+  if (offer.unknown?.code === NOT_YET) title.append(el("p", { className: "quiet" }, "Looking what it needs"));
+  else if (offer.unknown && offer.unknown.message !== common) row.append(told(offer.unknown, { warn: true }));
   return row;
 }
 
 function drawOffers() {
   if (offers === null) return;
-  const reasons = offers.map(({ unknown }) => unknown).filter(Boolean);
+  const reasons = offers.map(({ unknown }) => unknown).filter((unknown) => unknown && unknown.code !== NOT_YET);
   const same = reasons.length > 1 && reasons.every(({ message }) => message === reasons[0].message) ? reasons[0] : null;
   const why = same ? `What these need is not known now: ${same.message}${same.hint ? ` (${same.hint})` : ""}.` : "";
   setText($("offers-note"), offers.length ? why : "The catalogue is empty.");
-  $("offers").replaceChildren(...offers.map((offer) => offerRow(offer, same?.message)));
+  const wanted = offers.map((offer) => {
+    const key = JSON.stringify([offer, same?.message, models.has(offer.id)]);
+    if (rows.get(offer.id)?.key !== key) rows.set(offer.id, { key, row: offerRow(offer, same?.message) });
+    return rows.get(offer.id).row;
+  });
+  arrange($("offers"), wanted);
 }
 
 export async function load() {
@@ -85,6 +95,8 @@ export async function load() {
   try {
     offers = (await call("GET", "/v1/catalog")).data;
     drawOffers();
+    // An answer is given before the hub has given all of its own.
+    if (offers.some(({ unknown }) => unknown?.code === NOT_YET)) setTimeout(() => $("view-catalogue").hidden || load(), AGAIN_MS);
   } catch (error) {
     setText($("offers-note"), [error.message, error.hint].filter(Boolean).join(". "));
   } finally {

@@ -20,13 +20,15 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Bring the children of `parent` into the order of `wanted` without moving those that stand right already: focus stays. */
+/** Bring the children of `parent` into the order of `wanted`, moving the others around the one that has the focus: what is moved loses it. */
 export function arrange(parent, wanted) {
   const keep = new Set(wanted);
   for (const child of [...parent.children]) if (!keep.has(child)) child.remove();
-  wanted.forEach((child, index) => {
-    if (parent.children[index] !== child) parent.insertBefore(child, parent.children[index] ?? null);
-  });
+  if (!wanted.length) return;
+  const fixed = Math.max(0, wanted.findIndex((child) => child.contains(document.activeElement)));
+  if (wanted[fixed].parentElement !== parent) parent.prepend(wanted[fixed]);
+  for (let at = fixed - 1; at >= 0; at -= 1) if (wanted[at].nextElementSibling !== wanted[at + 1]) wanted[at + 1].before(wanted[at]);
+  for (let at = fixed + 1; at < wanted.length; at += 1) if (wanted[at - 1].nextElementSibling !== wanted[at]) wanted[at - 1].after(wanted[at]);
 }
 
 const UNITS = ["bytes", "kB", "MB", "GB", "TB"];

@@ -147,9 +147,9 @@ class Row {
     this.troubleKey = key;
     const boxes = [];
     if (model.error) {
-      const again = model.error.retry_at ? ` Tried again at ${moment(model.error.retry_at)}.` : "";
       const lines = model.details.last_log;
-      const box = told({ message: model.error.message, hint: `${model.error.hint ?? ""}${again}` });
+      const box = told(model.error);
+      if (model.error.retry_at) box.append(el("p", { className: "hint" }, `Next try at ${moment(model.error.retry_at)}`));
       if (lines) box.append(el("details", {}, el("summary", {}, "Its last lines"), el("pre", {}, lines.join("\n"))));
       boxes.push(box);
     }
@@ -236,12 +236,14 @@ function summarize() {
 }
 
 const collator = new Intl.Collator("en", { numeric: true });
+/** What is shown where not all is: running models before those that arrive, and those before the rest. */
 const rank = (model) => (model.state === "running" || model.transition ? 0 : model.state === "downloading" ? 1 : 2);
 
 function draw() {
   const words = $("filter").value.trim().toLowerCase();
   const all = [...models.values()].filter((model) => !words || model.id.toLowerCase().includes(words));
-  all.sort((one, other) => rank(one) - rank(other) || collator.compare(one.id, other.id));
+  const many = all.length > SHOWN;
+  all.sort((one, other) => (many && rank(one) - rank(other)) || collator.compare(one.id, other.id));
   for (const id of rows.keys()) if (!models.has(id)) rows.delete(id);
   const shown = all.slice(0, SHOWN).map((model) => {
     if (!rows.has(model.id)) rows.set(model.id, new Row(model.id));

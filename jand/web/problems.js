@@ -14,7 +14,7 @@ function row(problem) {
     "li",
     { className: "row" },
     el("h3", { className: "place-of" }, el("code", {}, where), el("span", { className: isError ? "severity bad" : "severity" }, isError ? "Error" : "Warning")),
-    el("p", {}, problem.message),
+    el("p", { className: "message-text" }, problem.message),
     problem.hint ? el("p", { className: "quiet" }, problem.hint) : null,
     el("p", { className: "quiet" }, `${problem.code}, since ${moment(problem.since)}`),
   );
