@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from jand.download.plan import Plan, WantedFile
     from jand.download.planner import SearchHit
     from jand.download.recommend import Machine
+    from jand.errors import DownloadError
     from jand.model.record import Progress
     from jand.model.spec import Spec
 
@@ -61,6 +62,7 @@ class _Shared:
     result: asyncio.Future[Outcome]
     owners: dict[object, str] = field(default_factory=dict)
     listeners: dict[object, Callable[[int, int | None, int], None]] = field(default_factory=dict)
+    worried: dict[object, Callable[[DownloadError | None, float], None]] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
     leaving: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
@@ -68,6 +70,10 @@ class _Shared:
     def tell(self, done: int, total: int | None, fresh: int) -> None:
         for listener in list(self.listeners.values()):
             listener(done, total, fresh)
+
+    def worry(self, error: DownloadError | None, wait_s: float) -> None:
+        for listener in list(self.worried.values()):
+            listener(error, wait_s)
 
     def owner_names(self) -> tuple[str, ...]:
         return tuple(sorted(set(self.owners.values())))
@@ -126,10 +132,19 @@ class Downloader:
         """Return repositories of the hub with GGUF files for *words*, each with what fits this machine."""
         return await self._planner.search(words, limit)
 
-    async def fetch(self, plan: Plan, directory: Path, *, owner: str, on_progress: Callable[[Progress], None]) -> None:
+    async def fetch(
+        self,
+        plan: Plan,
+        directory: Path,
+        *,
+        owner: str,
+        on_progress: Callable[[Progress], None],
+        on_trouble: Callable[[DownloadError | None, float], None] = lambda error, wait_s: None,
+    ) -> None:
         """Fetch all files of *plan* into *directory*; return when each is there under its name, verified, or has arrived from elsewhere.
 
-        *owner* names the model, for `pause` and for the notes beside partials. *on_progress* is called on the loop, at most ten times a second. Cancelling ends what nobody
+        *owner* names the model, for `pause` and for the notes beside partials. *on_progress* is called on the loop, at most ten times a second, *on_trouble* for what interrupts a
+        transfer, with the seconds until it is tried again, and with None when bytes come again. Cancelling ends what nobody
         else waits for and keeps the partials. Raises DownloadError or GgufError, with `retry_after_s` set.
         """
         if self._closed:
@@ -140,7 +155,7 @@ class Downloader:
             while True:
                 await self._event(self._running, owner, initially=True).wait()
                 try:
-                    await self._fetch_all(plan.files, directory, owner, meter)
+                    await self._fetch_all(plan.files, directory, owner, meter, on_trouble)
                 except _PausedError:
                     continue
                 return
@@ -217,12 +232,19 @@ class Downloader:
                 events[owner].set()
         return events[owner]
 
-    async def _fetch_all(self, wanted: Sequence[WantedFile], directory: Path, owner: str, meter: Meter) -> None:
+    async def _fetch_all(
+        self,
+        wanted: Sequence[WantedFile],
+        directory: Path,
+        owner: str,
+        meter: Meter,
+        on_trouble: Callable[[DownloadError | None, float], None],
+    ) -> None:
         """Fetch all at once, as slots allow; the first error, or a pause, ends the others."""
         halted = self._event(self._halted, owner, initially=False)
 
         async def fetch_one(file: WantedFile) -> None:
-            await self._join(file, directory, owner, meter)
+            await self._join(file, directory, owner, meter, on_trouble)
             meter.complete(file.name)
 
         async def watch_for_pause() -> None:
@@ -239,7 +261,14 @@ class Downloader:
             causes = [error for error in errors.exceptions if not isinstance(error, _PausedError)]
             raise (causes or list(errors.exceptions))[0] from None
 
-    async def _join(self, wanted: WantedFile, directory: Path, owner: str, meter: Meter) -> None:
+    async def _join(
+        self,
+        wanted: WantedFile,
+        directory: Path,
+        owner: str,
+        meter: Meter,
+        on_trouble: Callable[[DownloadError | None, float], None],
+    ) -> None:
         """Wait for the transfer of *wanted*, together with whoever wants it too; the last who leaves ends it."""
         key = (directory, wanted.name)
         while (shared := self._shared.get(key)) is not None and shared.leaving:
@@ -249,10 +278,11 @@ class Downloader:
         me = object()
         shared.owners[me] = owner
         shared.listeners[me] = lambda done, total, fresh: meter.note(wanted.name, done, total, fresh)
+        shared.worried[me] = on_trouble
         try:
             await asyncio.shield(shared.result)
         finally:
-            del shared.owners[me], shared.listeners[me]
+            del shared.owners[me], shared.listeners[me], shared.worried[me]
             if not shared.owners and not shared.result.done():
                 shared.leaving = True
                 await self._end(shared)
@@ -283,6 +313,7 @@ class Downloader:
                 slot=lambda: self._slots.hold(owner),
                 owners=lambda: shared.owner_names() or (owner,),
                 on_bytes=shared.tell,
+                on_trouble=shared.worry,
             )
             outcome = await transfer.run()
         except asyncio.CancelledError:

@@ -42,7 +42,8 @@ _REMEMBERED_HEADERS: Final = 64
 _FIRST_RANGE: Final = 4 << 20
 _LARGEST_HEADER: Final = 64 << 20
 _ATTEMPTS: Final = 4
-"""Somebody waits for a plan, and it is made again later anyhow."""
+_PATIENCE_S: Final = 15.0
+"""No further attempt is begun after so long: somebody waits for a plan, and it is made again later anyhow."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _NEXT_PAGE = re.compile(r'<([^<>]+)>\s*;\s*rel="?next"?')
@@ -142,6 +143,8 @@ class Hub:
 
     async def _json_of(self, answer: Answer, repository: Repository) -> Any:
         self._raise_for_status(answer, repository.name, f"from {repository}")
+        if answer.encoding is not None:
+            raise self._unusable(repository, f"it comes compressed ({answer.encoding}), unasked")
         raw = await _read_body(answer, _LARGEST_ANSWER)
         try:
             return json.loads(raw)
@@ -157,12 +160,14 @@ class Hub:
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do *work* again after temporary failures, a few times."""
         patience = Patience(self._settings.retry, random.random)
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + _PATIENCE_S
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return await work()
             except TemporaryFailureError as failure:
                 delay = patience.delay_after(failure)
-                if attempt == _ATTEMPTS:
+                if attempt == _ATTEMPTS or loop.time() + delay > latest:
                     failure.error.retry_after_s = max(self._settings.retry.longest_s, failure.after_s or 0.0)
                     raise failure.error from failure
                 await asyncio.sleep(delay)
@@ -186,7 +191,7 @@ class Hub:
         count = min(_FIRST_RANGE, file.size)
         while True:
             try:
-                raw = await self._patiently(partial(self._read_range, url, count, listing.repository.name))
+                raw = await self._patiently(partial(self._read_range, url, count, listing.repository.name, file.path))
                 return await asyncio.to_thread(read_header, io.BytesIO(raw), file.size, name=file.path)
             except IncompleteGgufError as error:
                 needed = error.facts.get("needed")
@@ -198,9 +203,9 @@ class Hub:
                 log.info("remote header cannot be read", file=file.path, reason=str(error))
                 return None
 
-    async def _read_range(self, url: str, count: int, repository: str) -> bytes:
+    async def _read_range(self, url: str, count: int, repository: str, path: str) -> bytes:
         async with self._web.get(url, {"Range": f"bytes=0-{count - 1}"}, on_hub=True) as answer:
-            self._raise_for_status(answer, repository, "the header of a GGUF")
+            self._raise_for_status(answer, repository, f"the header of {path}")
             # Where ranges are ignored the whole file begins to come: the beginning is taken and the connection closed.
             return await _read_body(answer, count, whole=False)
 

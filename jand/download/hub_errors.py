@@ -86,4 +86,6 @@ def plain_refusal(answer: Answer, what: str) -> DownloadError:
     message = f"cannot download {what}: {shown_url(answer.asked)} answers {answer.status}"
     if answer.status in {404, 410}:
         return HubNotFoundError(message + ", there is no such file", hint="correct download_url")
+    if answer.status < 400:
+        return DownloadRefusedError(message + ", and no file", hint="give the address of the file itself")
     return DownloadRefusedError(message, hint="give an address that can be fetched without signing in")

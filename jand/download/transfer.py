@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from jand.download.plan import WantedFile
     from jand.download.settings import DownloadSettings
     from jand.download.web import Answer, Web
+    from jand.errors import DownloadError
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +66,8 @@ class Transfer:
     """One run for one file.
 
     *slot* is held while connected and let go while waiting for another attempt, and with it all descriptors and the thread: thousands may wait. *owners* are noted beside the partial. *on_bytes* is told the bytes that are
-    there, the size as far as it is known, and how many of the bytes have just come.
+    there, the size as far as it is known, and how many of the bytes have just come. *on_trouble* is told each failure that another attempt may mend, with the seconds until that, and
+    None when bytes come again.
     """
 
     def __init__(
@@ -77,12 +79,15 @@ class Transfer:
         slot: Callable[[], AbstractAsyncContextManager[None]],
         owners: Callable[[], tuple[str, ...]],
         on_bytes: Callable[[int, int | None, int], None],
+        on_trouble: Callable[[DownloadError | None, float], None],
     ) -> None:
         self._wanted = wanted
         self._means = means
         self._slot = slot
         self._owners = owners
         self._on_bytes = on_bytes
+        self._on_trouble = on_trouble
+        self._troubled = False
         self._policy = means.settings.retry
         self._partial = Partial(directory, wanted.name)
         self._stop = threading.Event()
@@ -121,6 +126,8 @@ class Transfer:
     async def _wait_after(self, failure: TemporaryFailureError) -> None:
         delay = self._patience.delay_after(failure)
         log.info("download interrupted", file=self._wanted.name, reason=str(failure), retry_in_s=round(delay, 1))
+        self._troubled = True
+        self._on_trouble(failure.error, delay)
         await asyncio.sleep(delay)
 
     @asynccontextmanager
@@ -240,8 +247,8 @@ class Transfer:
 
     async def _begin_body(self, answer: Answer) -> None:
         """Check that the body is what was asked for, and bring the partial to where it begins."""
-        if answer.headers.get("Content-Encoding", "identity").lower() not in {"", "identity"}:
-            raise TemporaryFailureError(self._unavailable("the server compresses what must not be"))
+        if answer.encoding is not None:
+            raise TemporaryFailureError(self._unavailable(f"it comes compressed ({answer.encoding}), unasked"))
         total: int | None = None
         self._until = None
         if answer.status == 206:
@@ -336,6 +343,9 @@ class Transfer:
         if self._have > self._highest:
             self._highest = self._have
             self._patience.note_progress()
+        if self._troubled:
+            self._troubled = False
+            self._on_trouble(None, 0.0)
         self._on_bytes(self._have, self._size, fresh)
 
     async def _settle(self, outstanding: Iterable[asyncio.Future[None]]) -> None:

@@ -63,6 +63,12 @@ class Answer:
         return self.response.headers
 
     @property
+    def encoding(self) -> str | None:
+        """The encoding of the body, where it has one although none was asked for."""
+        stated = self.headers.get("Content-Encoding", "").strip().lower()
+        return stated[:40] if stated not in {"", "identity"} else None
+
+    @property
     def redirected(self) -> bool:
         """Whether somebody else answered than who was asked."""
         return origin_of(self.asked) != self.origin
@@ -282,10 +288,17 @@ def _translate(
                 f"cannot download {shown_url(url)}: nothing came any more", hint="it is tried again by itself"
             )
         )
-    cause = HubUnavailableError(
-        f"cannot download {shown_url(url)}: the connection broke ({_short(error)})", hint="it is tried again by itself"
+    if isinstance(error, aiohttp.ClientResponseError):
+        # The parser draws below the line at fault what is wrong with it.
+        cause = f"what answers is not HTTP as it must be ({error.message.partition(chr(10))[0].rstrip(':')[:200]})"
+        hint = "check the address, and whether something else listens there; it is tried again by itself"
+        return TemporaryFailureError(HubUnavailableError(f"cannot download {shown_url(url)}: {cause}", hint=hint))
+    return TemporaryFailureError(
+        HubUnavailableError(
+            f"cannot download {shown_url(url)}: the connection broke ({_short(error)})",
+            hint="it is tried again by itself",
+        )
     )
-    return TemporaryFailureError(cause)
 
 
 def _no_network(url: str, cause: str, hint: str) -> DownloadError:

@@ -178,7 +178,7 @@ class Fetching:
         self.consider(actor)
 
     def pause(self, actor: Actor) -> None:
-        self._get_job(actor, "pause")
+        self._get_job(actor, "pause").clear_error(actor)
         self._downloader.pause(actor.found.path)
         self._notes.note(PAUSED, actor.found.path, True)
         actor.remark(paused=True)
@@ -297,9 +297,12 @@ class Fetching:
             return
         job.clear_error(actor)
         log.info("fetching", model=actor.id, files=[file.name for file in plan.files], bytes=plan.bytes_to_fetch)
-        path, directory = actor.found.path, actor.found.directory
         await self._downloader.fetch(
-            plan, directory, owner=path, on_progress=lambda progress: actor.remark(progress=progress)
+            plan,
+            actor.found.directory,
+            owner=actor.found.path,
+            on_progress=lambda progress: actor.remark(progress=progress),
+            on_trouble=lambda error, wait_s: job.note_trouble(actor, error, wait_s),
         )
         log.info("fetched", model=actor.id, files=[file.name for file in plan.files])
 

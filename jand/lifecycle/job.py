@@ -38,6 +38,14 @@ class Job:
         self._error = error
         actor.remark(error=error)
 
+    def note_trouble(self, actor: Actor, error: DownloadError | None, wait_s: float) -> None:
+        """Let *actor* say what interrupts its download until *wait_s* seconds have passed; with None, that nothing does any more."""
+        if error is None:
+            self.clear_error(actor)
+            return
+        now = time.time()
+        self.note_error(actor, ErrorNote(error.code, error.message, error.hint, at=now, retry_at=now + wait_s))
+
     def clear_error(self, actor: Actor) -> None:
         """Take away what this job has noted, and nothing that others have."""
         if self._error is not None and actor.error is self._error:

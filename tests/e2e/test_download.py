@@ -76,10 +76,11 @@ async def until_bytes(daemon: DaemonProcess, count: int, name: str = "noise") ->
     return found
 
 
-async def until_error(daemon: DaemonProcess, name: str = "noise") -> dict[str, Any]:
+async def until_error(daemon: DaemonProcess, name: str = "noise", code: str | None = None) -> dict[str, Any]:
     async def told() -> dict[str, Any] | None:
         model: dict[str, Any] | None = await daemon.find(name)
-        return model if model and model["error"] else None
+        error = model["error"] if model else None
+        return model if error and code in {None, error["code"]} else None
 
     model = await until(told, 20, what=f"an error of {name}")
     assert model is not None
@@ -304,7 +305,7 @@ async def test_wrong_bytes_are_an_error_of_the_model_and_never_get_the_final_nam
         flipped = drop(daemon, "flipped", download_url=NAME)
         demanded = drop(daemon, "demanded", download_url=some, metadata={"sha256": digest_of(b"another")})
         drop(daemon, "right", download_url=some, metadata={"sha256": digest_of(other)})
-        errors = {name: await until_error(daemon, name) for name in ("flipped", "demanded")}
+        errors = {name: await until_error(daemon, name, "bad-digest") for name in ("flipped", "demanded")}
         await daemon.until_state("right", "downloaded")
         right = await model_of(daemon, "right")
         assert [path.name for folder in (flipped, demanded) for path in folder.rglob("*") if path.is_file()] == [
@@ -318,7 +319,6 @@ async def test_wrong_bytes_are_an_error_of_the_model_and_never_get_the_final_nam
         await daemon.until_state("flipped", "downloaded")
         assert (await model_of(daemon, "flipped"))["error"] is None
 
-    assert errors["flipped"]["code"] == errors["demanded"]["code"] == "bad-digest"
     assert digest_of(CONTENT) in errors["flipped"]["message"]
     assert digest_of(b"another") in errors["demanded"]["message"]
     assert all(error["retry_at"] > error["at"] for error in errors.values())
@@ -358,6 +358,25 @@ async def test_what_keeps_a_download_from_coming_is_told_and_over_when_its_cause
     assert all(1 <= error["retry_at"] - error["at"] <= 3600 for error in errors.values())
     assert refused["error"]["code"] == "model-downloading"
     assert "gated" in refused["error"]["message"]
+
+
+async def test_what_interrupts_a_download_is_told_while_it_waits_and_forgotten_when_bytes_come_again(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    hub.rate = 2 * SLOW
+    hub.faults.append(Fault("cdn", "/repos/", skip=1, cut_after=MIB, times=3))
+    async with daemon_at(hub, tmp_path) as daemon, events_of(daemon, "noise") as told_until_downloaded:
+        drop(daemon)
+        error = await until_error(daemon)
+        told = await told_until_downloaded()
+
+    assert error["code"] == "hub-unavailable"
+    assert error["retry_at"] - error["at"] < 10
+    errors = [data["error"] for _, data in told]
+    assert errors[-1] is None
+    first = next(at for at, each in enumerate(errors) if each)
+    assert None in errors[first:-1], "over as soon as bytes come"
+    assert contents(daemon.models / "noise")[NAME] == digest_of(CONTENT)
 
 
 async def test_a_paused_download_stands_still_also_through_a_restart_and_goes_on(hub: FakeHub, tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ class FakeDownloader:
             raise self.plan_or_error
         return self.plan_or_error
 
-    async def fetch(self, plan: Plan, _directory: Path, *, owner: str, on_progress: Callable[[Progress], None]) -> None:
+    async def fetch(
+        self, plan: Plan, _directory: Path, *, owner: str, on_progress: Callable[[Progress], None], **_: object
+    ) -> None:
         self.fetching = [file.name for file in plan.files]
         self.told = on_progress
         try:
