@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import shutil
 import signal
@@ -13,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes import gguf_files
-from tests.fakes.daemon import DaemonProcess
+from tests.fakes.daemon_downloading import (
+    SLOW,
+    daemon_at,
+    drop,
+    fetched,
+    is_released,
+    model_of,
+    until_bytes,
+    until_error,
+)
 from tests.fakes.downloading import NAME, REPO, contents, digest_of, noise
 from tests.fakes.hub import FakeHub
 from tests.fakes.hub_faults import Fault
@@ -24,13 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from tests.fakes.daemon import DaemonProcess
+
     Events = list[tuple[str, dict[str, Any]]]
 
 pytestmark = pytest.mark.timeout(60)
 
 CONTENT = noise(8 * MIB)
-SLOW = 4 * MIB
-"""Bytes per second, so that a download can be caught in the middle; it ends soon once the rate is None."""
 
 
 @pytest.fixture
@@ -38,55 +46,6 @@ async def hub() -> AsyncIterator[FakeHub]:
     async with FakeHub() as served:
         served.add(REPO, {NAME: CONTENT})
         yield served
-
-
-@asynccontextmanager
-async def daemon_at(hub: FakeHub, root: Path, *flags: str, **environ: str) -> AsyncIterator[DaemonProcess]:
-    """Run a daemon whose hub is *hub*, which waits hardly for folders to settle and takes the whole disk."""
-    variables = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "JAND_DOWNLOAD__MIN_FREE": "0", **environ}
-    async with DaemonProcess(root, "--settle", "0.1", "--no-reuse", *flags, environ=variables) as daemon:
-        yield daemon
-
-
-def drop(daemon: DaemonProcess, name: str = "noise", **fields: Any) -> Path:
-    """Drop a JSON alone, into a folder of its own."""
-    folder = daemon.models / name
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps({"origin": REPO, **fields}))
-    return folder
-
-
-async def model_of(daemon: DaemonProcess, name: str = "noise") -> dict[str, Any]:
-    found = await daemon.find(name)
-    assert found is not None
-    return found
-
-
-async def until_bytes(daemon: DaemonProcess, count: int, name: str = "noise") -> dict[str, Any]:
-    """Wait until *count* bytes of the model have come and not all."""
-
-    async def reached() -> dict[str, Any] | None:
-        model: dict[str, Any] | None = await daemon.find(name)
-        assert model is None or model["state"] == "downloading", "it is over already"
-        progress = model["progress"] if model else None
-        return model if progress and progress["bytes_done"] >= count else None
-
-    found: dict[str, Any] | None = await until(reached, 10, what=f"{count} bytes of {name}")
-    assert found is not None
-    return found
-
-
-async def until_error(daemon: DaemonProcess, name: str = "noise", code: str | None = None) -> dict[str, Any]:
-    async def told() -> dict[str, Any] | None:
-        model: dict[str, Any] | None = await daemon.find(name)
-        error = model["error"] if model else None
-        return model if error and code in {None, error["code"]} else None
-
-    model = await until(told, 20, what=f"an error of {name}")
-    assert model is not None
-    error: dict[str, Any] = model["error"]
-    assert model["state"] == "downloading"
-    return error
 
 
 @asynccontextmanager
@@ -198,7 +157,7 @@ async def test_a_deleted_json_ends_the_transfer_and_one_that_comes_back_finds_it
         (folder / "noise.json").unlink()
         await daemon.until_state("noise", None)
         (partial,) = (folder / ".jand-part").glob("*.part")
-        await until(lambda: _is_released(partial), what="the transfer to let go of its partial")
+        await until(lambda: is_released(partial), what="the transfer to let go of its partial")
         size = partial.stat().st_size
         assert 2 * MIB <= size < len(CONTENT)
         hub.rate = None
@@ -208,23 +167,6 @@ async def test_a_deleted_json_ends_the_transfer_and_one_that_comes_back_finds_it
     assert hub.seen("cdn")[-1].start == size
     assert contents(folder)[NAME] == digest_of(CONTENT)
     assert not (folder / ".jand-part").exists()
-
-
-def fetched(hub: FakeHub) -> int:
-    """Return the bytes that went out, those of headers that were read to plan with left out."""
-    return sum(
-        request.served for request in hub.seen("cdn") if not request.headers.get("range", "").startswith("bytes=0-")
-    )
-
-
-def _is_released(path: Path) -> bool:
-    """Whether nobody holds the lock that a transfer has on its partial."""
-    with path.open("rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
 
 
 async def test_partials_whose_json_went_a_day_ago_go_and_those_that_are_wanted_stay(
@@ -388,7 +330,7 @@ async def test_a_paused_download_stands_still_also_through_a_restart_and_goes_on
         assert (paused["paused"], paused["state"], paused["progress"]["bytes_per_second"]) == (True, "downloading", 0)
         assert (await daemon.call("PUT", "/v1/models/noise/pause"))["paused"] is True
         (partial,) = (folder / ".jand-part").glob("*.part")
-        await until(lambda: _is_released(partial), what="the transfer to let go of its partial")
+        await until(lambda: is_released(partial), what="the transfer to let go of its partial")
         size = partial.stat().st_size
         daemon.signal(signal.SIGTERM)
         await daemon.wait()

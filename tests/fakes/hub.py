@@ -73,12 +73,16 @@ class FakeHub(HubAnswers):
         self._servers.append(server)
         return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
-    async def __aexit__(self, *_: object) -> None:
-        for server in self._servers:
-            server.close()
+    async def drop_connections(self) -> None:
+        """End every connection that there is."""
         for task in list(self._clients):
             task.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
+
+    async def __aexit__(self, *_: object) -> None:
+        for server in self._servers:
+            server.close()
+        await self.drop_connections()
         for server in self._servers:
             await server.wait_closed()
 
