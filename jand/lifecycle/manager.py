@@ -306,10 +306,11 @@ class Manager:
         return actor.record()
 
     def running_parameters(self, model_id: str) -> dict[str, Any]:
-        """Return the `init` and `runtime` in force, secrets masked."""
-        masked = self._registry.get(model_id).spec_in_force.masked()
-        parameters = masked.get("parameters") or {}
-        return {"init": parameters.get("init") or {}, "runtime": parameters.get("runtime") or {}}
+        """Return the `init` and `runtime` in force, what the engine chose itself included, secrets masked."""
+        actor = self._registry.get(model_id)
+        parameters = actor.spec_in_force.masked().get("parameters") or {}
+        chosen = {} if actor.running is None else actor.running.init_in_force()
+        return {"init": {**(parameters.get("init") or {}), **chosen}, "runtime": parameters.get("runtime") or {}}
 
     async def delete(self, model_id: str, *, keep_files: bool = False) -> deletion.Deletion:
         """Stop the model, remove what a DELETE removes, and return when it is out of the registry."""

@@ -103,6 +103,9 @@ class RemoteRunning:
     def init_changed(self, spec: Spec) -> bool:
         return _asked_as(spec) != _asked_as(self._spec)
 
+    def init_in_force(self) -> dict[str, Any]:
+        return {}
+
     def apply_runtime(self, spec: Spec) -> None:
         self._provider.runtime = spec.parameters.runtime.given()
 

@@ -82,6 +82,9 @@ class Running(Protocol):
     def apply_runtime(self, spec: Spec) -> None:
         """Let the defaults of *spec* for requests count from the next request on."""
 
+    def init_in_force(self) -> dict[str, Any]:
+        """Return the values of `init` that count, defaults included, as far as whoever runs it knows them."""
+
     def details(self) -> dict[str, Any]:
         """Facts for the model object: pid, memory in bytes, slots, loaded_in and since in seconds."""
 

@@ -100,6 +100,8 @@ class LocalWorkers:
             raise
         loaded_in_s = time.monotonic() - began
         self.words.add(model_id, f"jand: ready after {loaded_in_s:.2f} s, pid {worker.pid}")
+        for warning in worker.details.get("warnings", ()):
+            log.warning("model runs with a reservation", model=model_id, reason=warning)
         return LocalRunning(model_id, spec, worker, meter, self.words, loaded_in_s=loaded_in_s)
 
     def _note(self, model_id: str, line: str, level: str) -> None:
@@ -140,6 +142,10 @@ class LocalRunning:
 
     def apply_runtime(self, spec: Spec) -> None:
         self._worker.set_runtime(spec.parameters.runtime.given())
+
+    def init_in_force(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._worker.details.get("init", {})
+        return found
 
     def details(self) -> dict[str, Any]:
         return {

@@ -35,10 +35,10 @@ _WORDS: Final[Mapping[str, str]] = {
     "dict_type": "an object in braces {{ }}",
     "list_type": "a list in brackets [ ]",
     "tuple_type": "a list in brackets [ ]",
-    "greater_than": "more than {gt:g}",
-    "greater_than_equal": "{ge:g} or more",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "{le:g} or less",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
     "too_short": "at least {min_length} of them",
     "too_long": "at most {max_length} of them",
     "enum": "{expected}",
@@ -97,8 +97,12 @@ class Complaint:
 
 def complain(error: ErrorDetails, data: object) -> Complaint:
     """Make the complaint for one of pydantic's errors about *data*."""
-    context = error.get("ctx", {})
-    wanted: tuple[str | int, ...] = tuple(str(context["at"]).split(".")) if context.get("at") else error["loc"]
+    # pydantic keeps the bounds of whole numbers as floats, which are written with an exponent from a million on.
+    context = {
+        name: int(bound) if isinstance(bound, float) and bound.is_integer() else bound
+        for name, bound in error.get("ctx", {}).items()
+    }
+    wanted: tuple[str | int, ...] = (*error["loc"], *(str(context["at"]).split(".") if context.get("at") else ()))
     path, value = _follow(wanted, data)
     if error["type"] == "missing":
         name = str(error["loc"][-1])

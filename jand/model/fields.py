@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -27,7 +28,7 @@ _MAX_GPUS: Final = 128
 
 
 def expected(what: str, hint: str = "", at: str = "") -> PydanticCustomError:
-    """Make an error whose sentence will end with "expected *what*"; *at* is the dotted name of the field at fault, where it is not the validated one."""
+    """Make an error whose sentence will end with "expected *what*"; *at* is the dotted name, within what is validated, of the field at fault."""
     return PydanticCustomError("expected", "expected {what}", {"what": what, "hint": hint, "at": at})
 
 
@@ -95,6 +96,12 @@ def _shares(value: Any) -> Any:
     return value
 
 
+def _check_share(value: float) -> float:
+    if not 0 <= value < math.inf:
+        raise expected("shares such as [3, 1], none of them negative")
+    return value
+
+
 def _attention(value: Any) -> Any:
     """llama.cpp's third word beside on and off: let it choose, which is what happens where nothing is set."""
     return None if _lower(value) == "auto" else value
@@ -145,7 +152,7 @@ Location = Annotated[Line, AfterValidator(_check_location)]
 Locations = Annotated[tuple[Location, ...], BeforeValidator(_listed)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Digests = Annotated[str | dict[str, str], BeforeValidator(_check_digests)]
-Shares = Annotated[tuple[Number, ...], BeforeValidator(_shares)]
+Shares = Annotated[tuple[Annotated[Number, AfterValidator(_check_share)], ...], BeforeValidator(_shares)]
 Attention = Annotated[bool | None, BeforeValidator(_attention)]
 CacheType = Annotated[
     Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"], BeforeValidator(_lower)

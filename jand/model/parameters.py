@@ -5,13 +5,19 @@ The names are those of model-specs.md, of OpenAI's API and of llama-server; ever
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from jand.model.fields import Attention, CacheType, Locations, Number, Part, Shares, Texts, Whole
+from jand.model import limits
+from jand.model.fields import Attention, CacheType, Locations, Number, Part, Shares, Texts, Whole, expected
 
-_Positive = Annotated[Whole, Field(ge=1, le=2**31 - 1)]
+
+def _within(name: str) -> Any:
+    least, most = limits.INIT[name]
+    return Field(ge=least, le=most)
+
+
 _Share = Annotated[Number, Field(ge=0, le=1)]
 _Penalty = Annotated[Number, Field(ge=-2, le=2)]
 
@@ -19,16 +25,22 @@ _Penalty = Annotated[Number, Field(ge=-2, le=2)]
 class Init(Part):
     """What a model is loaded with; a change needs a restart."""
 
-    ctx_len: _Positive | None = Field(None, description="tokens that each of the n_parallel conversations gets")
-    ngl: Annotated[Whole, Field(ge=-1, le=2**31 - 1)] | None = Field(None, description="layers on the GPU; -1 is all")
+    ctx_len: Annotated[Whole, _within("ctx_len")] | None = Field(
+        None, description="tokens that each of the n_parallel conversations gets"
+    )
+    ngl: Annotated[Whole, _within("ngl")] | None = Field(None, description="layers on the GPU; -1 is all")
     embedding: bool | None = Field(None, description="whether embeddings are served")
-    n_parallel: Annotated[Whole, Field(ge=1, le=256)] | None = Field(None, description="conversations at the same time")
+    n_parallel: Annotated[Whole, _within("n_parallel")] | None = Field(
+        None, description="conversations at the same time"
+    )
     pre_prompt: str | None = Field(None, description="what a conversation begins with")
     user_prompt: str | None = Field(None, description="what stands before each message of the user")
     ai_prompt: str | None = Field(None, description="what stands before each answer")
-    n_threads: Annotated[Whole, Field(ge=1, le=4096)] | None = Field(None, description="threads for generation")
-    n_threads_batch: Annotated[Whole, Field(ge=1, le=4096)] | None = Field(None, description="threads for prompts")
-    n_batch: _Positive | None = Field(None, description="tokens decoded at once")
+    n_threads: Annotated[Whole, _within("n_threads")] | None = Field(None, description="threads for generation")
+    n_threads_batch: Annotated[Whole, _within("n_threads_batch")] | None = Field(
+        None, description="threads for prompts"
+    )
+    n_batch: Annotated[Whole, _within("n_batch")] | None = Field(None, description="tokens decoded at once")
     flash_attn: Attention = Field(None, description="flash attention; llama.cpp chooses where it is not set")
     cache_type_k: CacheType | None = Field(None, description="type of the keys in the KV cache")
     cache_type_v: CacheType | None = Field(None, description="type of the values in the KV cache")
@@ -39,6 +51,12 @@ class Init(Part):
     )
     deployment_name: str | None = Field(None, alias="DEPLOYMENT-NAME", description="the provider's name of the model")
     api_version: str | None = Field(None, alias="api-version", description="the version of Azure's API")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.flash_attn is False and self.cache_type_v not in {None, *limits.PLAIN_CACHE_TYPES}:
+            raise expected("f16, bf16 or f32 where flash_attn is off", hint="leave flash_attn out", at="cache_type_v")
+        return self
 
 
 class Runtime(Part):

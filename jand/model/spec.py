@@ -179,7 +179,7 @@ class Spec(Part):
             raise BadRequestError(
                 f"cannot use parameters.init: {complaint}",
                 hint=complaint.hint,
-                param=f"parameters.init.{complaint.name}",
+                param=f"parameters.init.{complaint.path[0] if complaint.path else complaint.name}",
             ) from error
         made = self.model_copy(update={"parameters": self.parameters.model_copy(update={"init": init})})
         if replaced := self.secrets() - made.secrets():

@@ -74,6 +74,9 @@ class FakeRunning:
     def apply_runtime(self, spec: Spec) -> None:
         self.runtime = spec
 
+    def init_in_force(self) -> dict[str, Any]:
+        return {}
+
     def details(self) -> dict[str, Any]:
         return {"pid": self.pid}
 

@@ -29,6 +29,7 @@ from jand.errors import JandError
 if TYPE_CHECKING:
     from jand.engine.worker import http
     from jand.engine.worker.confinement import Prepared
+    from jand.engine.worker.context import Context
     from jand.engine.worker.embedder import Embedder
     from jand.engine.worker.engine import Engine
     from jand.engine.worker.options import Options
@@ -92,6 +93,7 @@ class Life:
         self._engine: Engine | None = None
         self._embedder: Embedder | None = None
         self._projector: Projector | None = None
+        self._opened: Context | None = None
         self._details: dict[str, Any] = {"sandbox": prepared.sandbox}
         self._loop: asyncio.AbstractEventLoop
         self._engine_done: asyncio.Event
@@ -125,19 +127,25 @@ class Life:
         self._loop.call_soon_threadsafe(self._engine_done.set)
 
     def _load(self, options: Options) -> None:
-        from jand.engine.worker import weights
+        from jand.engine.worker import inforce, weights
+        from jand.engine.worker.notes import note
 
         began = time.monotonic()
         self._weights = weights.load(self._config.weights, options, self._progress)
         loaded = time.monotonic()
         self._control.report(protocol.Warming())
-        self._details["warnings"] = warnings_of(self._weights, options)
         if self._config.projector and self._weights.facts.causal:
             self._open_projector(self._config.projector, options)
         if self._weights.facts.causal:
             self._open_engine(options)
         if options.embedding or not self._weights.facts.causal:
             self._open_embedder(options)
+        self._details["init"] = inforce.parameters(options, self._weights, opened=self._opened)
+        self._details["warnings"] = inforce.warnings(
+            options, self._weights, self._details["init"], given=self._config.init, projector=self._config.projector
+        )
+        for line in self._details["warnings"]:
+            note(f"warning: {line}")
         self._details["load_s"] = round(loaded - began, 3)
         self._details["warm_up_s"] = round(time.monotonic() - loaded, 3)
 
@@ -152,7 +160,7 @@ class Life:
 
         atomic = self._projector is not None and self._projector.atomic
         opened = context.open_context(self._weights, options, unified=True, atomic_images=atomic)
-        self._n_ubatch = opened.n_ubatch
+        self._opened = opened
         if options.lora:
             opened.adapt(self._adapters(options))
         opened.warm_up()
@@ -248,11 +256,13 @@ class Life:
         self._turns.close_forced()
 
     def _see(self) -> Vision | None:
-        if self._projector is None:
+        if self._projector is None or self._opened is None:
             return None
         from jand.engine.worker.vision import Vision
 
-        return Vision(self._projector, self._turns.counters, most=self._details["context"], most_atomic=self._n_ubatch)
+        return Vision(
+            self._projector, self._turns.counters, most=self._opened.ctx_len, most_atomic=self._opened.n_ubatch
+        )
 
     def _take(self, command: protocol.Command, served: http.Served) -> None:
         match command:
@@ -271,18 +281,3 @@ class Life:
         turns = self._turns
         age = time.monotonic() - turns.stepped_at if turns.active else 0.0
         self._control.report(protocol.Heartbeat(turns.active, turns.queued, round(age, 3), asdict(turns.counters)))
-
-
-def warnings_of(weights: Weights, options: Options) -> list[str]:
-    """Say what of *options* this build or model does not honour as one might expect."""
-    from jand.engine.worker.llama import lib
-
-    warnings = list(options.warnings)
-    trained = weights.facts.n_ctx_train
-    if options.ctx_len is not None and options.ctx_len > trained > 0:
-        warnings.append(f"ctx_len {options.ctx_len} is more than the {trained} tokens that the model was trained on")
-    if options.ngl > 0 and not lib.llama_supports_gpu_offload():
-        warnings.append("ngl has no effect: llama.cpp was built without support for a GPU")
-    if options.tensor_split and lib.llama_max_devices() < 2:
-        warnings.append("tensor_split has no effect: llama.cpp was built for one device")
-    return warnings

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jand.engine.protocol import DEFAULT_PARALLEL
 from jand.errors import StartError
+from jand.model import limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_PARALLEL: Final = 256
-MAX_CTX_LEN: Final = 1 << 24
 DEFAULT_BATCH: Final = 2048
 MICRO_BATCH: Final = 512
 ALL_LAYERS: Final = -1
@@ -34,7 +33,6 @@ CACHE_TYPES: Final = {
     "iq4_nl": 20,
     "bf16": 30,
 }
-_PLAIN_TYPES: Final = {"f32", "f16", "bf16"}
 FLASH_ATTENTION: Final = {"auto": -1, "off": 0, "on": 1}
 
 
@@ -68,15 +66,15 @@ class Options:
 def parse_options(init: Mapping[str, Any], *, use_extra_bufts: bool = True, processors: int | None = None) -> Options:
     """Read *init*; raises BadParameterError that names the parameter. *processors* defaults to those this process may use."""
     cores = usable_processors() if processors is None else processors
-    n_threads = _whole(init, "n_threads", 1, 512, cores)
+    n_threads = _whole(init, "n_threads", cores)
     values = Options(
-        ctx_len=_whole(init, "ctx_len", 1, MAX_CTX_LEN, 0) or None,
-        n_parallel=_whole(init, "n_parallel", 1, MAX_PARALLEL, DEFAULT_PARALLEL),
-        ngl=_whole(init, "ngl", -1, 1 << 20, ALL_LAYERS),
+        ctx_len=_whole(init, "ctx_len", 0) or None,
+        n_parallel=_whole(init, "n_parallel", DEFAULT_PARALLEL),
+        ngl=_whole(init, "ngl", ALL_LAYERS),
         embedding=bool(init.get("embedding") or False),
         n_threads=n_threads,
-        n_threads_batch=_whole(init, "n_threads_batch", 1, 512, n_threads),
-        n_batch=_whole(init, "n_batch", 1, 1 << 16, DEFAULT_BATCH),
+        n_threads_batch=_whole(init, "n_threads_batch", n_threads),
+        n_batch=_whole(init, "n_batch", DEFAULT_BATCH),
         flash_attn=_flash(init.get("flash_attn")),
         cache_type_k=_choice(init, "cache_type_k", CACHE_TYPES, "f16"),
         cache_type_v=_choice(init, "cache_type_v", CACHE_TYPES, "f16"),
@@ -87,7 +85,7 @@ def parse_options(init: Mapping[str, Any], *, use_extra_bufts: bool = True, proc
         ai_prompt=init.get("ai_prompt") or "",
         use_extra_bufts=use_extra_bufts,
     )
-    if values.cache_type_v not in _PLAIN_TYPES and values.flash_attn == "off":
+    if values.cache_type_v not in limits.PLAIN_CACHE_TYPES and values.flash_attn == "off":
         raise BadParameterError(
             f'cache_type_v "{values.cache_type_v}" needs flash attention, and flash_attn is off',
             hint="leave flash_attn out, or use f16",
@@ -96,8 +94,9 @@ def parse_options(init: Mapping[str, Any], *, use_extra_bufts: bool = True, proc
     return values
 
 
-def _whole(init: Mapping[str, Any], name: str, least: int, most: int, default: int) -> int:
+def _whole(init: Mapping[str, Any], name: str, default: int) -> int:
     value = init.get(name)
+    least, most = limits.INIT[name]
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
