@@ -60,7 +60,9 @@ class Table:
         self.kept = True
 
     def add(self, line: str, name: str, value: float) -> None:
+        """Take a value, and show it at once on standard error: a run that is cut short was not for nothing."""
         self._values[line][name].append(value)
+        print(f"  {line}: {name} {value:.1f}", file=sys.stderr, flush=True)
 
     def show(
         self, line: str, unit: str, *, least: float | None = None, most: float | None = None, base: str = SERVER

@@ -134,17 +134,17 @@ def _unpack_source(folder: Path, release: str) -> Path:
 
 def install_xllamacpp(cache: Path = CACHE) -> Path:
     """Return the Python that has it."""
-    return _environment(cache / XLLAMACPP.replace("==", "-"), [XLLAMACPP])
+    return environment(cache / XLLAMACPP.replace("==", "-"), [XLLAMACPP])
 
 
 def install_llama_cpp_server(cache: Path = CACHE) -> Path:
     """Return a Python that has what `llama_cpp.server` needs, and jand's own llama_cpp after that."""
-    return _environment(
+    return environment(
         cache / f"llama_cpp.server-{version('llama-cpp-python')}", SERVER_EXTRAS, sysconfig.get_path("purelib")
     )
 
 
-def _environment(folder: Path, packages: Sequence[str], beside: str = "") -> Path:
+def environment(folder: Path, packages: Sequence[str], beside: str = "") -> Path:
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
         print(f"installing {' '.join(packages)} into {folder}", flush=True)

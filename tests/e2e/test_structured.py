@@ -17,6 +17,7 @@ from tests.fakes.asking import CHAT, TEXT, Asker, said, streamed, user
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
@@ -207,12 +208,75 @@ async def test_every_required_call_parses(ask: Asker, soak: bool) -> None:
         assert choice["message"]["content"] is None
         for call in choice["message"]["tool_calls"]:
             assert call["type"] == "function"
-            if call["function"]["name"] == "book":
-                Booking.model_validate_json(call["function"]["arguments"])
-            else:
-                assert json.loads(call["function"]["arguments"]) == {}
+            check_call(call["function"])
 
     await asyncio.gather(*(one(seed) for seed in range(200 if soak else 20)))
+
+
+FAMILIES = {
+    "hermes": "{% if tools %}<tool_call>{% endif %}",
+    "mistral": "{% if tools %}[AVAILABLE_TOOLS][TOOL_CALLS]{% endif %}",
+    "llama": "{% if tools %}Environment: ipython<|python_tag|>{% endif %}",
+}
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+async def test_every_family_calls_in_its_own_form_whole_and_streamed(tmp_path: Path, family: str, soak: bool) -> None:
+    """The template tells the family; what the model writes is its form, and what the client gets is OpenAI's."""
+    (path,) = gguf_files.tiny_llama(
+        tmp_path / "tiny.gguf", context_length=4096, chat_template=FAMILIES[family] + gguf_files.TEMPLATE
+    )
+    init = {"ctx_len": 4096, "n_parallel": 4, "n_threads": 1}
+    started = await Worker.start(WorkerConfig("tiny", (str(path),), str(tmp_path / "w.sock"), init=init))
+    limit = asyncio.Semaphore(8)
+    async with Asker(started.socket) as asker:
+
+        async def one(seed: int) -> None:
+            wanted: dict[str, Any] = {
+                "messages": user("x"),
+                "tools": [BOOK, CANCEL],
+                "tool_choice": "required",
+                "seed": seed,
+            }
+            wanted["parallel_tool_calls"] = bool(seed % 2)
+            async with limit:
+                whole = (await asker.ok(CHAT, **wanted, temperature=1.3))["choices"][0]
+                events = await asker.stream(CHAT, **wanted, temperature=1.3)
+            calls = whole["message"]["tool_calls"]
+            assert calls
+            for call in calls:
+                check_call(call["function"])
+            deltas = [event["choices"][0]["delta"] for event in events]
+            parts = [call for delta in deltas for call in delta.get("tool_calls", [])]
+            assert [part["index"] for part in parts] == list(range(len(parts)))
+            for part in parts:
+                check_call(part["function"])
+            assert not any(delta.get("content") for delta in deltas)
+            reasons = [whole["finish_reason"], events[-1]["choices"][0]["finish_reason"]]
+            assert reasons == ["tool_calls", "tool_calls"]
+
+        await asyncio.gather(*(one(seed) for seed in range(70 if soak else 2)))
+    await started.stop(grace_s=5)
+
+
+def check_call(function: dict[str, str]) -> None:
+    if function["name"] == "book":
+        Booking.model_validate_json(function["arguments"])
+    else:
+        assert function["name"] == "cancel"
+        assert json.loads(function["arguments"]) == {}
+
+
+async def test_thoughts_come_apart_from_what_is_said(ask: Asker) -> None:
+    wanted = {"messages": user("x"), "grammar": 'root ::= "<think>\\nso it is\\n</think>\\n\\nyes"'}
+    message = (await ask.ok(CHAT, **wanted))["choices"][0]["message"]
+    assert (message["reasoning_content"].strip(), message["content"]) == ("so it is", "yes")
+    deltas = [event["choices"][0]["delta"] for event in await ask.stream(CHAT, **wanted)]
+    assert "".join(delta.get("reasoning_content") or "" for delta in deltas).strip() == "so it is"
+    assert "".join(delta.get("content") or "" for delta in deltas) == "yes"
+    plain = (await ask.ok(CHAT, **wanted, reasoning_format="none"))["choices"][0]["message"]
+    assert plain["content"] == "<think>\nso it is\n</think>\n\nyes"
+    assert "reasoning_content" not in plain
 
 
 async def test_named_tool_is_called_and_streamed(ask: Asker) -> None:

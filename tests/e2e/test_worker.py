@@ -254,6 +254,16 @@ async def test_lora_adapter_that_cannot_be_used_is_named(config: WorkerConfig, n
         await Worker.start(replace(config, init={**config.init, "lora": name}))
 
 
+async def test_what_this_build_or_model_cannot_honour_is_warned_of(config: WorkerConfig) -> None:
+    """The library of the tests is built for the processor alone; a model that is loaded all the same says what had no effect."""
+    init = {**config.init, "ngl": 20, "tensor_split": [3, 1], "ctx_len": 4096}
+    started = await Worker.start(replace(config, init=init))
+    await started.stop(grace_s=5)
+    warnings = started.details["warnings"]
+    for name in ("ngl", "tensor_split", "ctx_len 4096"):
+        assert any(warning.startswith(name) for warning in warnings), warnings
+
+
 # -- prompts --------------------------------------------------------------------------------------------------------------
 
 

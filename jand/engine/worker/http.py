@@ -216,7 +216,10 @@ def _events_of(completion: Completion, index: int, delta: Delta, begun: set[int]
         begun.add(index)
         if (first := shape.first(index)) is not None:
             data += wire.event(first)
-    if delta.text or delta.logprobs:
+    plain = None if delta.logprobs or not delta.text else shape.text_event(index, delta.text)
+    if plain is not None:
+        data += plain
+    elif delta.text or delta.logprobs:
         for chunk in shape.delta(index, delta.text, delta.logprobs if completion.wants_logprobs else None):
             data += wire.event(chunk)
     if delta.finish is not None:

@@ -47,6 +47,11 @@ class Reader:
         self._spoke = False
         self.called = False
 
+    @property
+    def passes_on(self) -> bool:
+        """Whether all that comes is said as it is, from now to the end."""
+        return self._family is None and self._began and not self._thinking and not self._held
+
     def feed(self, text: str) -> list[Piece]:
         self._held += text
         return self._read(last=False)

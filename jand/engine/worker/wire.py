@@ -23,6 +23,7 @@ STATUS: Final = {
 _TYPES: Final = {400: "invalid_request_error", 429: "rate_limit_error", 503: "unavailable_error"}
 
 DONE: Final = b"data: [DONE]\n\n"
+_TO_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def status_of(error: JandError) -> int:
@@ -40,8 +41,12 @@ def error_body(error: JandError) -> dict[str, Any]:
     return {"error": body}
 
 
+def encode(value: object) -> bytes:
+    return _TO_JSON(value).encode("utf-8", "replace")
+
+
 def event(value: object) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n\n"
+    return b"data: " + encode(value) + b"\n\n"
 
 
 def usage_of(usages: Sequence[Usage], choices: int) -> dict[str, Any]:
