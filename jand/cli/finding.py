@@ -9,6 +9,7 @@ import typer
 from jand.cli.connect import SocketOption, ask
 from jand.cli.output import JsonOption, print_json, print_table, say, size
 from jand.cli.verbs import described
+from jand.errors import NothingFitsError
 
 app = typer.Typer()
 
@@ -78,7 +79,10 @@ def _download(entry: Json) -> str:
     if entry["registered"]:
         return "it is registered"
     if download is None:
-        return f"unknown: {entry['unknown']['code']}"
+        code = entry["unknown"]["code"]
+        return "nothing of it fits here" if code == NothingFitsError.code else f"unknown: {code}"
     if download["remote"]:
         return "nothing, it is remote"
-    return " ".join(filter(None, [size(download["bytes_to_fetch"]), download["quantization"]]))
+    chosen = next((row for row in download["table"] if row["chosen"]), None)
+    needs = f"needs {size(chosen['need'])}" if chosen else ""
+    return " ".join(filter(None, [size(download["bytes_to_fetch"]), download["quantization"], needs]))

@@ -116,13 +116,14 @@ class Downloader:
         *,
         stem: str = "",
         kept: Sequence[str] = (),
+        roughly: bool = False,
     ) -> Plan:
         """Return which files *spec*, whose JSON is called *stem* and lies in *directory*, lacks, and where they come from.
 
         *binaries_present* maps the names of the files that are there to their sizes: nothing is planned over one. *kept* is the `chosen` of an earlier plan for the same
-        spec, so that a choice stays when the machine changes. Asks the hub; raises DownloadError.
+        spec, so that a choice stays when the machine changes. *roughly*: judge what fits by sizes alone, without some MB of a header. Asks the hub; raises DownloadError.
         """
-        return await self._planner.plan(spec, directory, binaries_present, stem=stem, kept=kept)
+        return await self._planner.plan(spec, directory, binaries_present, stem=stem, kept=kept, roughly=roughly)
 
     async def machine(self) -> Machine:
         """Return what this machine has room for, as plans take it."""

@@ -65,7 +65,14 @@ class Planner:
             return self._machine
 
     async def plan(
-        self, spec: Spec, directory: Path, present: Mapping[str, int], *, stem: str = "", kept: Sequence[str] = ()
+        self,
+        spec: Spec,
+        directory: Path,
+        present: Mapping[str, int],
+        *,
+        stem: str = "",
+        kept: Sequence[str] = (),
+        roughly: bool = False,
     ) -> Plan:
         """Return what *spec*, whose JSON lies in *directory*, needs; see `Downloader.plan`."""
         wish = wish_of(spec, stem=stem, kept=tuple(kept))
@@ -77,9 +84,9 @@ class Planner:
             if own_json is not None:
                 offered = await self._read_own_json(wish, own_json)
                 wish = wish_of(fill(spec, offered), stem=stem, kept=tuple(kept))
-            return replace(await self._plan(wish, directory, present), defaults=offered)
+            return replace(await self._plan(wish, directory, present, roughly=roughly), defaults=offered)
 
-    async def _plan(self, wish: Wish, directory: Path, present: Mapping[str, int]) -> Plan:
+    async def _plan(self, wish: Wish, directory: Path, present: Mapping[str, int], *, roughly: bool) -> Plan:
         endpoint = self._settings.endpoint
         needed = repositories_needed(wish, endpoint)
         listings = {repository: await self._hub.listing(repository) for repository in needed}
@@ -87,7 +94,7 @@ class Planner:
         if not wish.kept and not wish.download_url:
             wish = replace(wish, kept=self._begun_paths(wish, begun))
         around = Surroundings(endpoint, await self.machine(), listings, None, present, disk_free)
-        if (file := header_wanted(wish, around)) is not None:
+        if not roughly and (file := header_wanted(wish, around)) is not None:
             listing = listings[parse_repository(wish.origin, endpoint)]
             around = replace(around, header=await self._hub.header(listing, file))
         return make_plan(wish, around)

@@ -88,8 +88,8 @@ class Intake:
         return Preview(draft.model_id, draft.path, spec, plan, exists)
 
     async def plan_entry(self, entry: CatalogEntry) -> Plan:
-        """Return what an entry of the catalogue would fetch. Asks the hub; raises DownloadError."""
-        return await self._downloader.plan(entry.spec, self._tree.path / entry.id, {}, stem=entry.id)
+        """Return what an entry of the catalogue would fetch, as far as sizes tell: nobody has asked for it yet. Asks the hub; raises DownloadError."""
+        return await self._downloader.plan(entry.spec, self._tree.path / entry.id, {}, stem=entry.id, roughly=True)
 
     async def copy(self, original: Actor, body: Mapping[str, Any]) -> Actor:
         """Write beside the JSON of *original* another one that shares its binaries; return once it is registered."""

@@ -281,16 +281,18 @@ async def test_the_catalogue_says_what_each_would_download(manager: FakeManager,
         Offer(CatalogEntry("remote", make_spec(origin="a/b")), Plan(remote=True)),
         Offer(CatalogEntry("there", make_spec(origin="c/d")), PLAN),
         Offer(CatalogEntry("unknown", make_spec(origin="e/f")), unknown=ErrorNote("no-network", "cannot reach it")),
+        Offer(CatalogEntry("vast", make_spec(origin="g/h")), unknown=ErrorNote("nothing-fits", "needs 90 GB")),
     ]
 
     lines = (await shell("catalog")).stdout.splitlines()
 
-    assert [line.split(maxsplit=1)[0] for line in lines[:5]] == ["ID", "local", "remote", "there", "unknown"]
-    assert "4.0 GB Q4_K_M" in lines[1]
+    assert [line.split(maxsplit=1)[0] for line in lines[:6]] == ["ID", "local", "remote", "there", "unknown", "vast"]
+    assert "4.0 GB Q4_K_M needs 5.0 GB" in lines[1]
     assert lines[1].endswith("A model")
     assert "nothing, it is remote" in lines[2]
     assert "it is registered" in lines[3]
     assert "unknown: no-network" in lines[4]
+    assert "nothing of it fits here" in lines[5]
     assert (await shell.json("catalog"))["data"][0]["id"] == "local"
     manager.catalog = []
     assert (await shell("catalog")).stdout == "the catalogue is empty\n"

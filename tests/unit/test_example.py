@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from jand.download.repository import parse_repository
 from jand.library.findings import EntryScan, Found, Tree
 from jand.library.headers import HeaderCache
 from jand.library.scan import list_entries, scan_entry
@@ -65,7 +67,7 @@ def test_the_settings_load(tmp_path: Path) -> None:
 
 
 def test_the_catalogue_has_the_models_of_model_specs() -> None:
-    assert {path.stem for path in (EXAMPLE / "catalog").iterdir()} == {
+    assert {path.stem for path in (EXAMPLE / "catalog").iterdir()} > {
         "model-zephyr-7B",
         "model-llava-v1.5-ggml",
         "llama2-7b-Q3",
@@ -74,6 +76,29 @@ def test_the_catalogue_has_the_models_of_model_specs() -> None:
     }
     assert catalog("llama2-7b-Q3").download_url == ("llama-2-7b-chat.Q3_K_L.gguf",)
     assert catalog("openai-gpt4-turbo").is_remote
+
+
+ENTRIES = sorted(path.stem for path in (EXAMPLE / "catalog").iterdir())
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_entry_of_the_catalogue_says_what_it_is_and_under_which_licence_and_holds_no_key(name: str) -> None:
+    spec = catalog(name)
+    init = spec.parameters.init
+    description = spec.metadata.description or ""
+
+    assert spec.metadata.tags
+    assert "remote" in spec.metadata.tags if spec.is_remote else find_licence(description), description
+    assert spec.is_remote or parse_repository(spec.origin).name == spec.origin
+    assert spec.is_remote or init.ctx_len
+    assert bool(init.embedding) == ("embedding" in spec.metadata.tags) or name == "model-zephyr-7B" or spec.is_remote
+    raw = (EXAMPLE / "catalog" / f"{name}.json").read_text()
+    assert re.findall(r'"API-KEY": "(?!env:)', raw) == []
+
+
+def find_licence(description: str) -> str | None:
+    found = re.search(r"\((.*(?:licence|Apache 2\.0|MIT).*)\)$", description)
+    return found[1] if found else None
 
 
 @pytest.mark.parametrize(

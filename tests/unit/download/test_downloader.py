@@ -325,6 +325,16 @@ async def test_the_need_is_computed_from_the_header_read_by_ranges(hub: FakeHub,
     assert hub.served() <= 4 * MIB
 
 
+async def test_a_rough_plan_reads_no_header(hub: FakeHub, tmp_path: Path) -> None:
+    """For lists of what could be had: the allowance of published tables stands for the header."""
+    hub.add(ZEPHYR, zephyr_files())
+    async with downloader_for(hub, memory_gb=16) as downloader:
+        plan = await downloader.plan(spec_of(origin=ZEPHYR), tmp_path, {}, roughly=True)
+    (row,) = [row for row in plan.table if row.chosen]
+    assert (row.quantization, row.need) == ("Q4_K_M", 4_368_439_584 + 2_500_000_000)
+    assert hub.seen("hub") == hub.seen("cdn") == []
+
+
 async def test_a_repositorys_own_json_fills_what_is_open_and_nothing_else(hub: FakeHub, tmp_path: Path) -> None:
     own = {
         "settings": {"ctx_len": 4096, "ngl": 33, "lora": ["/etc/passwd"], "api_key": "x"},
