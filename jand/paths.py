@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,3 +130,15 @@ def _socket_in(settings_file: Path) -> str | None:
 def printable(text: str) -> str:
     """Escape what a terminal would obey and what is no character: names of dropped files come from anywhere."""
     return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def leads_to_journal(stream: str, file: TextIO) -> bool:
+    """Whether *file* is what *stream*, the `JOURNAL_STREAM` of the environment, names: device and inode of what systemd's journal reads (systemd.exec(5))."""
+    device, _, inode = stream.partition(":")
+    if not (device.isascii() and device.isdigit() and inode.isascii() and inode.isdigit()):
+        return False
+    try:
+        found = os.fstat(file.fileno())
+    except (OSError, ValueError):  # what stands in for a stream in a test has no descriptor
+        return False
+    return (found.st_dev, found.st_ino) == (int(device), int(inode))

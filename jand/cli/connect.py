@@ -21,7 +21,9 @@ T = TypeVar("T")
 
 SocketOption = Annotated[
     Path | None,
-    typer.Option("--socket", metavar="PATH", help="The daemon's socket; else JAND_SOCKET, else the usual places."),
+    typer.Option(
+        "--socket", metavar="PATH", readable=False, help="The daemon's socket; else JAND_SOCKET, else the usual places."
+    ),
 ]
 IdArgument = Annotated[
     str,

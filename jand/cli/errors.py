@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -37,7 +38,7 @@ from jand.errors import (
     UpstreamError,
     WorkerDiedError,
 )
-from jand.paths import printable
+from jand.paths import leads_to_journal, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,6 +127,8 @@ def report_usage(message: str, status: int) -> int:
 
 
 def _print(message: str, hint: str) -> None:
-    print(f"jand: {printable(message)}", file=sys.stderr)  # noqa: T201 - the command line's own output
+    # In the journal of a service that did not start it is an error, and not the information that other output is.
+    level = "<3>" if leads_to_journal(os.environ.get("JOURNAL_STREAM", ""), sys.stderr) else ""
+    print(f"{level}jand: {printable(message)}", file=sys.stderr)  # noqa: T201 - the command line's own output
     if hint:
-        print(f"hint: {printable(hint)}", file=sys.stderr)  # noqa: T201 - as above
+        print(f"{level}hint: {printable(hint)}", file=sys.stderr)  # noqa: T201 - as above

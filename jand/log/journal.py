@@ -28,18 +28,6 @@ MAX_VALUE: Final = 16_000
 """Characters of one field: an entry must fit a datagram (net.core.wmem_default is about 200 kB)."""
 
 
-def leads_there(stream: str, descriptor: int) -> bool:
-    """Whether *descriptor* is the stream that `JOURNAL_STREAM` names (device and inode, systemd.exec(5))."""
-    device, _, inode = stream.partition(":")
-    if not (device.isascii() and device.isdigit() and inode.isascii() and inode.isdigit()):
-        return False
-    try:
-        found = os.fstat(descriptor)
-    except OSError:
-        return False
-    return (found.st_dev, found.st_ino) == (int(device), int(inode))
-
-
 class Journal:
     """Sends entries, made by `render_entry`, to the journal's socket. Raises OSError where it cannot be reached."""
 

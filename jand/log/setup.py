@@ -15,6 +15,7 @@ from jand.log.files import LogFile
 from jand.log.masking import Secrets
 from jand.log.shapes import make_event
 from jand.log.sink import MAX_WAITING, Sink
+from jand.paths import leads_to_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,20 +116,13 @@ def _choose(stream: TextIO | LogFile, form: str, journal_stream: str) -> tuple[S
     render = shapes.TextRenderer(colours=terminal) if form == "text" or terminal else shapes.render_json
     if form == "json":
         render = shapes.render_json
-    if not _is_journal(stream, journal_stream):
+    if not leads_to_journal(journal_stream, stream):
         return stream, render
     if form == "auto":
         with contextlib.suppress(OSError):  # a sandbox may hide the socket; standard error is there in any case
             return journal.Journal(), journal.render_entry
         render = shapes.TextRenderer(colours=False)
     return stream, journal.with_priority(render)
-
-
-def _is_journal(stream: TextIO, journal_stream: str) -> bool:
-    try:
-        return bool(journal_stream) and journal.leads_there(journal_stream, stream.fileno())
-    except (OSError, ValueError):  # a stream of a test has no descriptor
-        return False
 
 
 class _Logger:

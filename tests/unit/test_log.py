@@ -173,13 +173,19 @@ def stuck_pipe() -> Iterator[tuple[TextIO, int]]:
         while True:
             os.write(write_end, b"\n" * 65536)
     os.set_blocking(write_end, True)
-    with os.fdopen(write_end, "w") as stream:
-        yield stream, read_end
-        os.set_blocking(read_end, False)
-        with contextlib.suppress(BlockingIOError):
-            while os.read(read_end, 1 << 20):
-                pass
+    stream = os.fdopen(write_end, "w")
+    yield stream, read_end
+    # Whoever still writes is let go by somebody who reads to the end: closing waits for it.
+    reader = threading.Thread(target=_read_to_the_end, args=(read_end,))
+    reader.start()
+    stream.close()
+    reader.join()
     os.close(read_end)
+
+
+def _read_to_the_end(read_end: int) -> None:
+    while os.read(read_end, 1 << 20):
+        pass
 
 
 def test_a_reader_that_has_stopped_reading_stops_nobody_and_every_line_is_written_or_counted(
