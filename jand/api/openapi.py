@@ -148,7 +148,7 @@ def query_parameters(route: Route[Any, Any]) -> list[Json]:
                 "in": "header",
                 "required": False,
                 "description": "resume after this event",
-                "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+                "schema": {"type": "string", "pattern": "^[0-9]{0,18}$"},
             }
         )
     return parameters
@@ -162,9 +162,9 @@ def inlined(schema: Json, definitions: Json) -> Json:
 
 def success(route: Route[Any, Any], models: dict[type[BaseModel], Json]) -> Json:
     json_schema: Json = {"type": "object"} if route.answer is None else models[route.answer]
-    content = {
-        media: {"schema": {"type": "string"} if media.startswith("text/") else json_schema} for media in route.media
-    }
+    # An event has fields, of which data is a text of JSON; tools that know streams hold each event to this.
+    kinds: Json = {EVENT_STREAM: {}, "application/json": json_schema}
+    content = {media: {"schema": kinds.get(media, {"type": "string"})} for media in route.media}
     found = {str(status): {"description": route.summary, "content": content} for status in route.statuses}
     if route.instead is not None:
         content = {"application/json": {"schema": models[route.instead]}}

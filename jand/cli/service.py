@@ -1,4 +1,4 @@
-"""`jand service install`, `uninstall`, `status`: jand as a service of systemd or launchd."""
+"""`jand service install`, `uninstall`, `status` (and `certificate`, from its own module): jand as a service of systemd or launchd."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jand.cli import errors
+from jand.cli import certificate, errors
 from jand.cli.output import JsonOption, print_json, say
 from jand.cli.verbs import VERBS, with_examples
 from jand.paths import printable
@@ -33,6 +33,7 @@ verbs = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(verbs, name="service")
+verbs.command("certificate", help=certificate.HELP)(certificate.certificate)
 
 UserFlag = Annotated[bool, typer.Option("--user", help="For yourself alone; else for the whole machine, as root.")]
 RootFlag = Annotated[
