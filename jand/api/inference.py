@@ -52,6 +52,10 @@ async def responses(call: Call[Nothing, Nothing]) -> web.StreamResponse:
     return await infer(call, "/v1/responses")
 
 
+async def azure_responses(call: Call[Nothing, Nothing]) -> web.StreamResponse:
+    return await infer(call, "/v1/responses")
+
+
 async def infer(call: Call[Nothing, Nothing], path: str, *, deployment: str = "") -> web.StreamResponse:
     """Answer from the model that the body names, or from *deployment*: a path of Azure's names the model, and its bodies need not."""
     began = time.monotonic()

@@ -319,7 +319,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     Route(
         method="POST",
         path="/openai/responses",
-        handler=inference.responses,
+        handler=inference.azure_responses,
         summary="Answer in the form of OpenAI's responses, for clients made for Azure; here the body names the model",
         query=Nothing,
         body=Nothing,

@@ -55,6 +55,7 @@ HangTimeoutFlag = Annotated[
     str | None, _flag("--hang-timeout", "SECONDS", "How long a worker may give no sign of life.")
 ]
 StopTimeoutFlag = Annotated[str | None, _flag("--stop-timeout", "SECONDS", "How long answers may go on after a stop.")]
+SandboxFlag = Annotated[bool | None, typer.Option("--sandbox/--no-sandbox", help="Confine workers.")]
 LogLevelFlag = Annotated[str | None, _flag("--log-level", "LEVEL", "debug, info, warning or error.")]
 LogFormatFlag = Annotated[str | None, _flag("--log-format", "FORMAT", "auto, text or json.")]
 LogFileFlag = Annotated[str | None, _flag("--log-file", "FILE", "Write the log there.")]
@@ -100,6 +101,7 @@ def serve(
     start_timeout: StartTimeoutFlag = None,
     hang_timeout: HangTimeoutFlag = None,
     stop_timeout: StopTimeoutFlag = None,
+    sandbox: SandboxFlag = None,
     log_level: LogLevelFlag = None,
     log_format: LogFormatFlag = None,
     log_file: LogFileFlag = None,
