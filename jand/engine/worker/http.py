@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import time
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from jand.engine.worker import wire
+from jand.engine.worker import streaming, wire
 from jand.errors import BadRequestError, EngineError, JandError
 
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ def create_app(served: Served) -> web.Application:
     routes = Routes(served)
     app.router.add_post("/v1/chat/completions", routes.chat)
     app.router.add_post("/v1/completions", routes.complete)
+    app.router.add_post("/v1/responses", routes.respond)
     app.router.add_post("/v1/embeddings", routes.embed)
     app.router.add_get("/health", routes.health)
     app.router.add_get("/metrics", routes.metrics)
@@ -100,6 +100,17 @@ class Routes:
     async def complete(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, await self._service.complete(await request.read()))
 
+    async def respond(self, request: web.Request) -> web.StreamResponse:
+        responding = await self._service.respond(await request.read())
+        try:
+            if responding.stream:
+                return await _send(request, responding.answers, lambda at: streaming.response_pages(responding, at))
+            async for _ in streaming.response_events(responding, streaming.merge(responding.answers)):
+                pass
+            return web.json_response(responding.shape.response)
+        finally:
+            self._service.cancel(responding)
+
     async def embed(self, request: web.Request) -> web.Response:
         if self._served.embeddings is None:
             raise BadRequestError(
@@ -149,7 +160,7 @@ class Routes:
         """Answer with *completion*; however this ends, a client that went away included, nothing goes on being generated for it."""
         try:
             if completion.stream:
-                return await self._stream(request, completion)
+                return await _send(request, completion.answers, lambda at: streaming.pages(completion, at))
             return await self._whole(completion)
         finally:
             self._service.cancel(completion)
@@ -175,83 +186,23 @@ class Routes:
                     index, "".join(texts), logprobs if completion.wants_logprobs else None, delta.finish
                 )
 
-    async def _stream(self, request: web.Request, completion: Completion) -> web.StreamResponse:
-        """Send events; headers wait for the first token, so that an error before it still has its status."""
-        events = _merge(completion.answers)
-        index, delta = await anext(events)
-        if delta.error is not None:
-            raise delta.error
-        response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        )
-        await response.prepare(request)
-        with contextlib.suppress(ConnectionError):
-            async for page in _pages(completion, index, delta, events):
-                await response.write(page)
-            await response.write_eof()
-        return response
 
-
-async def _pages(
-    completion: Completion, index: int, delta: Delta, events: AsyncIterator[tuple[int, Delta]]
-) -> AsyncIterator[bytes]:
-    """Yield a stream's bytes, from the delta that came first to [DONE]; an error in the middle is the last event."""
-    begun: set[int] = set()
-    yield _events_of(completion, index, delta, begun)
-    async for at, news in events:
-        if news.error is not None:
-            yield wire.event(wire.error_body(_told(news.error)))
-            return
-        yield _events_of(completion, at, news, begun)
-    closing = b""
-    if completion.include_usage:
-        usages = [answer.usage for answer in completion.answers]
-        closing = wire.event(completion.shape.closing(wire.usage_of(usages, completion.choices), usages[0].timings()))
-    yield closing + wire.DONE
-
-
-def _events_of(completion: Completion, index: int, delta: Delta, begun: set[int]) -> bytes:
-    shape, data = completion.shape, b""
-    if index not in begun:
-        begun.add(index)
-        if (first := shape.first(index)) is not None:
-            data += wire.event(first)
-    plain = None if delta.logprobs or not delta.text else shape.text_event(index, delta.text)
-    if plain is not None:
-        data += plain
-    elif delta.text or delta.logprobs:
-        for chunk in shape.delta(index, delta.text, delta.logprobs if completion.wants_logprobs else None):
-            data += wire.event(chunk)
-    if delta.finish is not None:
-        for chunk in shape.last(index, delta.finish):
-            data += wire.event(chunk)
-    return data
-
-
-def _told(error: Exception) -> JandError:
-    return error if isinstance(error, JandError) else EngineError("cannot finish the answer")
-
-
-async def _merge(answers: tuple[Answer, ...]) -> AsyncIterator[tuple[int, Delta]]:
-    """Yield the deltas of all *answers* as they come; ends after the last one's last, or after an error."""
-    if len(answers) == 1:
-        while True:
-            delta = await answers[0].deltas.get()
-            yield 0, delta
-            if delta.finish is not None or delta.error is not None:
-                return
-    waiting = {asyncio.ensure_future(answer.deltas.get()): (index, answer) for index, answer in enumerate(answers)}
-    try:
-        while waiting:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for future in done:
-                index, answer = waiting.pop(future)
-                delta = future.result()
-                yield index, delta
-                if delta.error is not None:
-                    return
-                if delta.finish is None:
-                    waiting[asyncio.ensure_future(answer.deltas.get())] = (index, answer)
-    finally:
-        for future in waiting:
-            future.cancel()
+async def _send(
+    request: web.Request,
+    answers: tuple[Answer, ...],
+    pages: Callable[[AsyncIterator[tuple[int, Delta]]], AsyncIterator[bytes]],
+) -> web.StreamResponse:
+    """Send events; headers wait for the first token, so that an error before it still has its status."""
+    events = streaming.merge(answers)
+    first = await anext(events)
+    if first[1].error is not None:
+        raise first[1].error
+    response = web.StreamResponse(
+        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    )
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        async for page in pages(streaming.chain(first, events)):
+            await response.write(page)
+        await response.write_eof()
+    return response

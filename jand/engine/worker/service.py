@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jand.engine.worker import requests, tools
+from jand.engine.worker import requests, respond, tools
 from jand.engine.worker.answer import Answer, Wanted
 from jand.engine.worker.content import read_messages
 from jand.engine.worker.media import Read
 from jand.engine.worker.notes import log_unknown, note
 from jand.engine.worker.reading import THINK, Reader
 from jand.engine.worker.requests import ChatRequest, CompletionRequest
+from jand.engine.worker.response import ResponseShape
 from jand.engine.worker.shapes import ChatShape, Shape, TextShape
 from jand.engine.worker.tools import Family
 from jand.errors import BadRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jand.engine.worker.content import Image
     from jand.engine.worker.engine import Engine
@@ -38,6 +40,15 @@ class Completion:
     include_usage: bool
     wants_logprobs: bool
     choices: int
+
+
+@dataclass(frozen=True, slots=True)
+class Responding:
+    """An accepted request for a response, which has one answer."""
+
+    answers: tuple[Answer, ...]
+    shape: ResponseShape
+    stream: bool
 
 
 class Service:
@@ -74,11 +85,33 @@ class Service:
         """Queue the answers to a chat request; BadRequestError and QueueFullError as they come."""
         request, unknown = requests.parse_request(ChatRequest, requests.parse_body(data), self._defaults)
         log_unknown(unknown)
+        answers, reader = await self._converse(request)
+        return _completion(request, answers, ChatShape(self.model_id, reader))
+
+    async def respond(self, data: bytes) -> Responding:
+        """Queue the answer to a request for a response, which is a chat request in other words."""
+        translated = respond.translate(requests.parse_body(data))
+        try:
+            request, unknown = requests.parse_request(ChatRequest, translated.chat, self._defaults)
+            log_unknown([name for name in unknown if name not in respond.known_fields()])
+            answers, reader = await self._converse(request)
+        except BadRequestError as error:
+            raise respond.blame(error, translated.places) from error
+        echo = {**translated.echo, "temperature": request.temperature, "top_p": request.top_p}
+        return Responding(answers, ResponseShape(self.model_id, reader(), echo, self._count), request.stream)
+
+    async def _converse(self, request: ChatRequest) -> tuple[tuple[Answer, ...], Callable[[], Reader]]:
+        """Queue the answers to *request*; return them, and what makes a reader for each."""
         offer = tools.make_offer(
             request.tools, request.tool_choice, parallel=request.parallel_tool_calls, template=self._prompter.source
         )
-        messages, images = read_messages(request.messages, self._vision.marker if self._vision else None)
+        marker = self._vision.marker if self._vision else None
         with self._turns.promised():
+            # Images are large: taking one out of its base64 is a few milliseconds.
+            if any(isinstance(message.content, list) for message in request.messages):
+                messages, images = await asyncio.to_thread(read_messages, request.messages, marker)
+            else:
+                messages, images = read_messages(request.messages, marker)
             prompt = await self._render(request, messages, offer)
             read = await self._read(prompt.text, images)
             marks = tools.MARKS[offer.family] if offer is not None else ()
@@ -91,7 +124,7 @@ class Service:
                     thinking=prompt.text.rstrip().endswith(THINK[0]),
                 )
 
-            return self._submit(request, wanted, ChatShape(self.model_id, reader), read)
+            return self._submit(wanted, read), reader
 
     async def _read(self, text: str, images: Sequence[Image]) -> Read:
         if self._vision is None or not images:
@@ -112,11 +145,14 @@ class Service:
         log_unknown(unknown)
         prompts = [Read(self._tokens(prompt) if isinstance(prompt, str) else prompt) for prompt in request.prompts()]
         wanted = self._wanted(request, prompts, tuple(request.stop))
-        return self._submit(request, wanted, TextShape(self.model_id))
+        return _completion(request, self._submit(wanted), TextShape(self.model_id))
 
-    def cancel(self, completion: Completion) -> None:
-        for answer in completion.answers:
+    def cancel(self, accepted: Completion | Responding) -> None:
+        for answer in accepted.answers:
             self.engine.cancel(answer)
+
+    def _count(self, text: str) -> int:
+        return len(self.weights.tokenize(text, special=False, add_special=False))
 
     def _tokens(self, text: str) -> list[int]:
         return self.weights.tokenize(text, special=True, add_special=not self.weights.starts_with_bos(text))
@@ -160,15 +196,18 @@ class Service:
         found = [self.weights.tokenize(mark, special=True, add_special=False) for mark in marks if mark]
         return frozenset(tokens[0] for tokens in found if len(tokens) == 1)
 
-    def _submit(
-        self, request: ChatRequest | CompletionRequest, wanted: list[Wanted], shape: Shape, read: Read | None = None
-    ) -> Completion:
+    def _submit(self, wanted: list[Wanted], read: Read | None = None) -> tuple[Answer, ...]:
+        """Queue what is *wanted*; a prompt that was *read* apart was promised to be taken."""
         answers = tuple(Answer(each) for each in wanted)
         if read is not None and read.images:
             for answer in answers:
                 answer.usage.images, answer.usage.images_encoded = read.images, read.encoded
                 answer.usage.images_s = read.seconds
         self.engine.submit(*answers, promised=read is not None)
-        return Completion(
-            answers, shape, request.stream, request.include_usage, request.wanted_logprobs is not None, request.n
-        )
+        return answers
+
+
+def _completion(request: ChatRequest | CompletionRequest, answers: tuple[Answer, ...], shape: Shape) -> Completion:
+    return Completion(
+        answers, shape, request.stream, request.include_usage, request.wanted_logprobs is not None, request.n
+    )
