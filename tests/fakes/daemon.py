@@ -19,7 +19,7 @@ from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
 
@@ -28,7 +28,7 @@ class DaemonProcess:
 
     Without *streams* it is started with standard input, output and error closed, and leaves no log.
 
-    The socket lies in a short temporary directory of its own, because pytest's paths are too long for one. *flags* are those of `jand serve`; no hub is reached
+    The socket lies in a short temporary directory of its own, because pytest's paths are too long for one. *flags* are those of `jand serve`, *start* is what runs jand; no hub is reached
     unless *environ* says otherwise.
     """
 
@@ -39,11 +39,12 @@ class DaemonProcess:
         socket: Path | None = None,
         environ: Mapping[str, str] | None = None,
         streams: bool = True,
+        start: Sequence[str] = (sys.executable, "-m", "jand"),
     ) -> None:
         self.root = root
         self.models = root / "models"
         self._flags = flags
-        self._start = [sys.executable, "-m", "jand"]
+        self._start = list(start)
         if not streams:
             self._start = ["/bin/sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', *self._start]
         self._environ = environ or {}
