@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
-from typer.completion import get_completion_script
+from typer._completion_shared import get_completion_script
 
 import jand
 from jand.cli import errors
