@@ -26,7 +26,7 @@ import structlog
 
 import jand
 from jand.api.app import create_app
-from jand.api.listen import Listeners, adopt_descriptor, inherited_sockets, open_listeners
+from jand.api.listen import Listeners, adopt_descriptor, inherited_sockets, load_tls, open_listeners
 from jand.api.settings import ApiSettings, ListenSettings
 from jand.download import hardware
 from jand.download.downloader import Downloader
@@ -47,6 +47,7 @@ from jand.lifecycle.notes import Notes
 from jand.lifecycle.remotes import RemoteModels, by_engine
 from jand.lifecycle.tally import Tally
 from jand.lifecycle.workers import LocalWorkers
+from jand.log import SECRETS
 from jand.paths import Janroot, shipped_example
 from jand.service.dump import dump
 from jand.service.launchd import activated_descriptors
@@ -59,7 +60,7 @@ from jand.service.signals import Signals
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from jand.log import Logs
     from jand.service.notify import Listener
@@ -108,40 +109,17 @@ async def _serve(loaded: Loaded, logs: Logs, directory: Path, listener: Listener
     measured = (await asyncio.to_thread(hardware.measure)).memory_budget
     live = _build(settings, directory, settings.memory_budget or measured, measured, logs)
     manager = live.manager
-    reloader = Reloader(loaded, live.table(), refresh=logs.reopen)
     period_s = watchdog_period(os.environ, os.getpid())
     reporter = Reporter(manager, listener, beats=bool(os.environ.get("NOTIFY_SOCKET")), watchdog_s=period_s)
     signals = Signals()
-
-    async def reload(reason: str) -> Reloaded:
-        listener.send(*reloading())
-        try:
-            outcome = await reloader.reload()
-        finally:
-            reporter.ready_again()
-        log_outcome(outcome, reason)
-        return outcome
-
-    async def reload_on_request() -> dict[str, Any]:
-        return dataclasses.asdict(await reload("request"))
-
-    async def hang_up() -> None:
-        try:
-            await reload("SIGHUP")
-        except SettingsError as error:
-            log.error("settings not read again", reason=error.message, hint=error.hint)  # noqa: TRY400 - a person's file, no fault of ours
-        log.info("scanned", reason="SIGHUP", **await manager.rescan())
-
-    app = create_app(
-        manager,
-        ApiSettings.of(settings),
-        version_facts=_version_facts(),
-        words=live.workers.words,
-        reload=reload_on_request,
-    )
+    api = ApiSettings.of(settings)
+    SECRETS.add(filter(None, [api.token]))
+    reloads = _Reloads(loaded, live, api, listener, reporter)
+    app = create_app(manager, api, version_facts=_version_facts(), words=live.workers.words, reload=reloads.on_request)
     listen = ListenSettings.of(settings, inherited=_handed_over(), insists=loaded.is_given("socket"))
     listeners = await open_listeners(app, listen)
-    signals.install(reload=hang_up, dump=functools.partial(dump, manager))
+    reloads.listeners = listeners
+    signals.install(reload=reloads.on_hangup, dump=functools.partial(dump, manager))
     log.info("listening", on=listeners.addresses, root=str(settings.root), version=jand.__version__, pid=os.getpid())
     watching = asyncio.create_task(manager.run(), name="manager")
     asked = asyncio.create_task(signals.asked.wait(), name="signals")
@@ -161,6 +139,55 @@ async def _serve(loaded: Loaded, logs: Logs, directory: Path, listener: Listener
         await asyncio.gather(asked, reporting, sparing, return_exceptions=True)
         with contextlib.suppress(asyncio.CancelledError):
             await watching
+
+
+class _Reloads:
+    """Reads the settings again when somebody asks, and tells the service manager. *listeners* are those that serve, as soon as they do."""
+
+    def __init__(self, loaded: Loaded, live: Live, api: ApiSettings, listener: Listener, reporter: Reporter) -> None:
+        self.listeners: Listeners | None = None
+        self._settings = loaded.settings
+        self._live = live
+        self._api = api
+        self._listener = listener
+        self._reporter = reporter
+        self._reloader = Reloader(loaded, live.table(), self._refresh)
+
+    async def on_request(self) -> dict[str, Any]:
+        return dataclasses.asdict(await self._reload("request"))
+
+    async def on_hangup(self) -> None:
+        try:
+            await self._reload("SIGHUP")
+        except SettingsError as error:
+            log.error("settings not read again", reason=error.message, hint=error.hint)  # noqa: TRY400 - a person's file, no fault of ours
+        log.info("scanned", reason="SIGHUP", **await self._live.manager.rescan())
+
+    async def _reload(self, reason: str) -> Reloaded:
+        self._listener.send(*reloading())
+        try:
+            outcome = await self._reloader.reload()
+        finally:
+            self._reporter.ready_again()
+        log_outcome(outcome, reason)
+        return outcome
+
+    def _refresh(self, settings: Settings) -> Callable[[], None]:
+        """Read the token and the certificate, whose files may hold others by now, and return what lets them count."""
+        api = ApiSettings.of(settings)
+        if api.token is None and self._api.token is not None:
+            raise SettingsError("cannot let go of the token", hint="a restart can", param="token_file")
+        cert, key = self._settings.tls_cert, self._settings.tls_key
+        load_tls(cert, key)
+
+        def put_in_force() -> None:
+            self._api.let_in(api)
+            SECRETS.add(filter(None, [api.token]))
+            if self.listeners is not None and cert is not None and key is not None:
+                self.listeners.renew_certificate(cert, key)
+            self._live.logs.reopen()
+
+        return put_in_force
 
 
 def _handed_over() -> tuple[socket.socket, ...]:

@@ -48,6 +48,7 @@ class Listeners:
         self._drain = app[SHARED].drain
         self._servers: list[asyncio.Server] = []
         self._cleaning = asyncio.Lock()
+        self._tls: ssl.SSLContext | None = None
 
     @property
     def addresses(self) -> list[str]:
@@ -63,8 +64,14 @@ class Listeners:
             silent: Any = None  # what aiohttp takes, and its own runners pass, for no access log
             return Connection(connections, loop=loop, access_log=silent, keepalive_timeout=KEEP_ALIVE_S)
 
+        self._tls = tls or self._tls
         self._servers.append(await loop.create_server(connect, sock=listener, ssl=tls, backlog=AT_ONCE))
         listener.listen(BACKLOG)  # asyncio has one word for how many may wait and how many it takes at once
+
+    def renew_certificate(self, cert: Path, key: Path) -> None:
+        """Show *cert* to whoever connects from now on, where TLS is spoken. Raises SettingsError."""
+        if self._tls is not None:
+            load_certificate(self._tls, cert, key)
 
     async def close(self, *, grace_s: float = 3.0) -> None:
         """Stop serving; ends within *grace_s* + 2 s. Idempotent; a call with less grace overtakes one under way."""
@@ -115,9 +122,14 @@ async def open_listeners(app: web.Application, settings: ListenSettings) -> List
 
 
 def load_tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    if cert is None:
+    if cert is None or key is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    load_certificate(context, cert, key)
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, cert: Path, key: Path) -> None:
     try:
         context.load_cert_chain(cert, key)
     except (OSError, ssl.SSLError) as error:
@@ -125,7 +137,6 @@ def load_tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
         raise SettingsError(
             f"cannot use the certificate {cert} with {key}: {cause}", hint="both must be PEM files"
         ) from error
-    return context
 
 
 async def bind_tcp(address: str, *, has_token: bool) -> list[socket.socket]:

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 MIB: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ApiSettings:
-    """*token* is asked for over TCP alone. *hosts* are names of this machine, beside its addresses, by which clients may call it over TCP.
+    """What is looked up at each request, so that a reload counts from the next one on.
+
+    *token* is asked for over TCP alone. *hosts* are names of this machine, beside its addresses, by which clients may call it over TCP.
 
     *origins* are the web origins that may use the API (CORS), each as a browser writes it. Sizes are in bytes; an inference body may carry images.
     """
@@ -41,6 +43,10 @@ class ApiSettings:
         if token is None and settings.token_file is not None:
             token = read_token(settings.token_file)
         return cls(token=token, hosts=frozenset(settings.hosts), origins=frozenset(settings.origins))
+
+    def let_in(self, other: ApiSettings) -> None:
+        """Let in from now on whom *other* lets in."""
+        self.token, self.hosts, self.origins = other.token, other.hosts, other.origins
 
 
 @dataclass(frozen=True, slots=True)

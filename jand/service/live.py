@@ -42,7 +42,12 @@ class Live:
             "download.bandwidth_limit": self._downloads,
             "download.min_free": self._downloads,
             "secrets": self._secrets,
+            # These are read with the token's file, which may hold another one under the same name.
+            **dict.fromkeys(("hosts", "origins", "token_file"), self._read_anyway),
         }
+
+    def _read_anyway(self, settings: Settings) -> None:
+        """Leave it to who reads the token's file."""
 
     def _level(self, settings: Settings) -> None:
         self.logs.set_level(settings.log_level)

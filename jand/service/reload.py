@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jand.settings import Loaded, Settings
 
     Apply = Callable[[Settings], None]
+    Refresh = Callable[[Settings], Callable[[], None]]
 
 log = structlog.get_logger(__name__)
 
@@ -42,11 +43,13 @@ class Reloaded:
 
 
 class Reloader:
-    """Reads again what *loaded* was read from. *live* says for each setting that can change how that is done; a group of settings may share one."""
+    """Reads again what *loaded* was read from.
 
-    def __init__(
-        self, loaded: Loaded, live: Mapping[str, Apply], *, refresh: Callable[[], None] = lambda: None
-    ) -> None:
+    *live* says for each setting that can change how that is done; a group of settings may share one. *refresh* reads, in a thread, what lies behind the settings in force (a certificate, a
+    token's file) and returns what puts that in force; it raises SettingsError where it cannot be used.
+    """
+
+    def __init__(self, loaded: Loaded, live: Mapping[str, Apply], refresh: Refresh) -> None:
         self._loaded = loaded
         self._live = live
         self._refresh = refresh
@@ -54,21 +57,20 @@ class Reloader:
         self._turn = asyncio.Lock()
 
     async def reload(self) -> Reloaded:
-        """Read, compare, apply; return what that did. Raises SettingsError where they cannot be used: then all stay as they were.
-
-        What lies behind a path (a certificate, the log) is opened anew in any case.
-        """
+        """Read, compare, apply; return what that did. Raises SettingsError where they cannot be used: then all stay as they were."""
         async with self._turn:
             try:
                 loaded = await asyncio.to_thread(self._loaded.again)
+                put_in_force = await asyncio.to_thread(self._refresh, loaded.settings)
             except SettingsError as error:
                 raise SettingsError(
                     error.message,
                     hint=f"{error.hint or 'correct it'}; until then the old settings stay in force",
                     param=error.param,
                 ) from error
-            self._refresh()
-            return self._compare(loaded)
+            outcome = self._compare(loaded)
+            put_in_force()
+            return outcome
 
     def _compare(self, loaded: Loaded) -> Reloaded:
         after = values_of(loaded.settings)

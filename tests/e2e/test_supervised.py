@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -60,6 +61,7 @@ async def test_from_start_to_stop_it_says_what_it_does(daemon: DaemonProcess, ma
     assert manager.told[ready]["STATUS"] == "1 model"
     assert all("READY" not in fields for fields in manager.told[:ready])
     extended = manager.fields("EXTEND_TIMEOUT_USEC")
+    assert extended
     assert all(int(microseconds) >= 10_000_000 for microseconds in extended)
 
     await daemon.call("PUT", "/v1/models/tiny/start")
@@ -149,6 +151,56 @@ async def test_what_is_applied_counts_at_once(daemon: DaemonProcess) -> None:
     await daemon.until_state("tiny", "downloaded")
 
 
+def make_certificate(directory: Path, name: str) -> None:
+    """Put a self-made certificate of *name* where the daemon's is."""
+    subject = ("-subj", f"/CN={name}", "-days", "2", "-nodes")
+    where = ("-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem"))
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", *subject, *where]
+    subprocess.run(command, check=True, capture_output=True, timeout=20)
+
+
+@pytest.mark.needs("openssl")
+async def test_certificate_token_and_hosts_are_renewed_without_a_restart(tmp_path: Path) -> None:
+    """As whoever renews certificates does: the same files, then SIGHUP."""
+    make_certificate(tmp_path, "first")
+    token = tmp_path / "token"
+    token.touch(0o600)
+    token.write_text("the-first-token\n")
+    flags = ("--listen", "127.0.0.1:0", "--token-file", str(token), "--log-level", "info")
+    tls = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
+    async with DaemonProcess(tmp_path / "root", *flags, *tls) as daemon:
+        (listening,) = await until(lambda: lines(daemon, "listening"))
+        port = int(listening["on"][-1].rpartition(":")[2])
+
+        async def shown() -> str:
+            return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+
+        async def status(given: str, host: str) -> int:
+            headers = {"Authorization": f"Bearer {given}", "Host": f"{host}:{port}"}
+            async with aiohttp.ClientSession() as session:
+                answer = await session.get(f"https://127.0.0.1:{port}/v1/models", headers=headers, ssl=False)
+                return answer.status
+
+        first = await shown()
+        assert first == (tmp_path / "cert.pem").read_text()
+        assert [await status("the-first-token", host) for host in ("localhost", "box.lan")] == [200, 403]
+
+        make_certificate(tmp_path, "second")
+        token.write_text("the-second-token\n")
+        (daemon.root / "jand.toml").write_text('hosts = ["box.lan"]\n')
+        await daemon.call("POST", "/v1/reload")
+        assert await shown() == (tmp_path / "cert.pem").read_text() != first
+        assert [await status(given, "box.lan") for given in ("the-first-token", "the-second-token")] == [401, 200]
+
+        (tmp_path / "key.pem").write_text("no key\n")
+        refused = await daemon.call("POST", "/v1/reload", status=409)
+        assert "cannot use the certificate" in refused["error"]["message"]
+        token.write_text("")
+        assert (await daemon.call("POST", "/v1/reload", status=409))["error"]["code"] == "bad-setting"
+        assert await status("the-second-token", "box.lan") == 200
+        assert "second-token" not in daemon.log()
+
+
 async def test_a_storm_of_sighups_is_a_few_reloads(daemon: DaemonProcess, manager: NotifySocket) -> None:
     await manager.until("READY", "1")
     for _ in range(300):
@@ -158,6 +210,12 @@ async def test_a_storm_of_sighups_is_a_few_reloads(daemon: DaemonProcess, manage
     daemon.signal(signal.SIGHUP)
 
     await until(lambda: lines(daemon, "setting applied"), what="the last one")
+    process = psutil.Process(daemon.pid)
+    descriptors, threads = process.num_fds(), process.num_threads()
+    for _ in range(100):
+        await daemon.call("POST", "/v1/reload")
+    assert process.num_fds() <= descriptors + 1
+    assert process.num_threads() <= threads + 1
     assert len(lines(daemon, "settings read again")) < 300
     assert (await daemon.call("GET", "/health"))["status"] == "ok"
 
