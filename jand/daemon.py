@@ -116,10 +116,10 @@ async def _serve(loaded: Loaded, logs: Logs, directory: Path, listener: Listener
     SECRETS.add(filter(None, [api.token]))
     reloads = _Reloads(loaded, live, api, listener, reporter)
     app = create_app(manager, api, version_facts=_version_facts(), words=live.workers.words, reload=reloads.on_request)
+    signals.install(reload=reloads.on_hangup, dump=functools.partial(dump, manager))
     listen = ListenSettings.of(settings, inherited=_handed_over(), insists=loaded.is_given("socket"))
     listeners = await open_listeners(app, listen)
     reloads.listeners = listeners
-    signals.install(reload=reloads.on_hangup, dump=functools.partial(dump, manager))
     log.info("listening", on=listeners.addresses, root=str(settings.root), version=jand.__version__, pid=os.getpid())
     watching = asyncio.create_task(manager.run(), name="manager")
     asked = asyncio.create_task(signals.asked.wait(), name="signals")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,18 +24,21 @@ class TaskSet:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def start(self, work: Coroutine[None, None, None], *, name: str) -> asyncio.Task[None]:
-        """Run *work* in the background; after `close` it is dropped without being run, as a cancelled task."""
-        task = asyncio.create_task(work, name=name)
+    def start(self, work: Coroutine[None, None, None], *, name: str, apart: bool = False) -> asyncio.Task[None]:
+        """Run *work* in the background; after `close` it is dropped without being run, as a cancelled task.
+
+        *apart*: what it logs does not count as done for the request that it was begun in, which it outlives.
+        """
+        task = asyncio.create_task(work, name=name, context=contextvars.Context() if apart else None)
         if self._closed:
             task.cancel()
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
-    def spawn(self, work: Coroutine[None, None, None], *, name: str) -> None:
+    def spawn(self, work: Coroutine[None, None, None], *, name: str, apart: bool = False) -> None:
         """Run *work* in the background as `start` does, for those who never await it themselves."""
-        _ = self.start(work, name=name)
+        _ = self.start(work, name=name, apart=apart)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -199,7 +199,9 @@ class Worker:
     def _begin(self) -> None:
         self._ends.send(self._config.to_line())
         reading = self._tasks.start(self._read_reports(), name=f"worker reports {self._config.model_id}")
-        logging = self._tasks.start(self._read_log(self._ends.logs), name=f"worker log {self._config.model_id}")
+        logging = self._tasks.start(
+            self._read_log(self._ends.logs), name=f"worker log {self._config.model_id}", apart=True
+        )
         self._reaping = self._tasks.start(self._reap(reading, logging), name=f"worker {self._config.model_id}")
         self._tasks.spawn(self._mind_heartbeats(), name=f"heartbeats of {self._config.model_id}")
 

@@ -308,7 +308,7 @@ class Actor:
         self.ready_at = self.used_at = time.monotonic()
         self._move(Happening.READY)
         self._arm()
-        self._around.tasks.spawn(self._watch(running), name=f"watch {self.id}")
+        self._around.tasks.spawn(self._watch(running), name=f"watch {self.id}", apart=True)
         self._around.tally.loaded(self.id, seconds)
         log.info("model started", model=self.id, pid=running.pid, seconds=round(seconds, 2))
         self._around.changed(self)

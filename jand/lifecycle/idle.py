@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class IdleTimer:
         self.disarm()
         seconds = next(value for value in (self.by_request, own, default) if value is not None)
         if seconds >= 0:
-            self._handle = asyncio.get_running_loop().call_later(seconds, self._over)
+            self._handle = asyncio.get_running_loop().call_later(seconds, self._over, context=contextvars.Context())
 
     def disarm(self) -> None:
         if self._handle is not None:

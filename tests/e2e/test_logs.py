@@ -104,6 +104,7 @@ async def test_what_llama_cpp_wrote_is_kept_and_folded_in_and_each_request_has_i
     assert not [text for text in texts if text.startswith("<")]
     folded = [line for line in daemon.log_events() if line["event"] == "worker"]
     assert {line["model"] for line in folded} == {"tiny"}
+    assert not [line for line in folded if "request_id" in line], "a worker outlives who asked for it"
     assert {"debug", "info"} >= {line["level"] for line in folded}
     assert len(folded) >= len(texts) - 2
 

@@ -84,6 +84,22 @@ async def test_sigterm_while_a_model_streams(daemon: DaemonProcess) -> None:
     assert b'"error"' in rest or b"[DONE]" in rest
 
 
+async def test_a_second_sigterm_ends_the_patience(daemon: DaemonProcess) -> None:
+    response = await begin_stream(daemon)
+    workers = daemon.workers()
+    daemon.signal(signal.SIGTERM)
+    await until(lambda: "stopping" in [line["event"] for line in daemon.log_events()], what="the first one to be heard")
+    began = time.monotonic()
+    daemon.signal(signal.SIGTERM)
+    status = await daemon.wait()
+
+    assert status == 0
+    assert time.monotonic() - began < 2.5, "running answers would have been given 3 s"
+    assert "stopping at once" in [line["event"] for line in daemon.log_events()]
+    assert not living(workers)
+    response.close()
+
+
 async def test_sigkill_ends_the_workers_and_the_next_start_works_at_once(daemon: DaemonProcess) -> None:
     await begin_stream(daemon)
     workers = daemon.workers()

@@ -36,6 +36,7 @@ def main() -> None:
             os.waitpid(renderer, 0)
             renderer = 0
         if not order:
+            control.close()
             return
         if order == START:
             if not prepared:
