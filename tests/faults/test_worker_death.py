@@ -61,7 +61,7 @@ async def ask(daemon: DaemonProcess, model: str, *, stream: bool) -> str:
 
 
 async def test_workers_killed_at_random_moments_under_load(tmp_path: Path, soak: bool) -> None:
-    kills = 200 if soak else 10
+    kills = 200 if soak else 5
     random_numbers = random.Random(7)
     orders = [random_numbers.sample(SIGNALS, len(SIGNALS)) for _ in range(kills // len(SIGNALS))]
     sent: Counter[str] = Counter()
