@@ -2,8 +2,9 @@
 
     python -m tests.bench.bench_relay [EVENTS]
 
-A worker, the API and the client are three processes. *Flood*: events as fast as they can be written, one write each; the difference of wall time by event is what the relay costs. *Paced*: 5,000
-events a second, each with the time of its sending; the difference of the medians is what a token is late.
+A worker, the API and the client are three processes. *Flood*: events as fast as they can be written, one write each; the difference of wall time by event is what the relay costs, and events
+may share a read then. *Paced*: 5,000 events a second, each with the time of its sending, by turns direct and relayed; the difference of the medians is what a token is late, and the API's processor
+time says how many one core passes. Of several rounds the quietest counts: other programs on the machine delay the three processes by milliseconds, and never hasten them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ PATH = "/v1/chat/completions"
 PACE_PER_S = 5_000
 TARGET_MS = 0.3
 ROUNDS = 3
+PACED_ROUNDS = 8
 CHUNK = chat_chunk("token")
 
 
@@ -147,20 +149,32 @@ def report_relay(events: int) -> bool:
         print(
             f"flood of {events} events, ms an event: direct {direct:.4f}, relayed {relayed:.4f}, added {relayed - direct:.4f}"
         )
-        few = min(events, 2 * PACE_PER_S)
-        late_direct = asyncio.run(paced(worker, few))
-        cpu = sum(process.cpu_times()[:2])
-        late_relayed = asyncio.run(paced(api, few))
-        cpu = (sum(process.cpu_times()[:2]) - cpu) / few * 1000
-        for name, late in (("direct", late_direct), ("relayed", late_relayed)):
-            print(
-                f"paced at {PACE_PER_S}/s, ms late, {name}: median {statistics.median(late):.3f}, "
-                f"p99 {late[int(len(late) * 0.99)]:.3f}, most {late[-1]:.3f}"
-            )
-        added = statistics.median(late_relayed) - statistics.median(late_direct)
-    print(f"the API's process used {cpu:.3f} ms of CPU for a token")
-    print(f"a token is {added:.3f} ms later for the relay (target: under {TARGET_MS})")
-    return added < TARGET_MS and relayed - direct < TARGET_MS
+        held = report_paced(worker, api, process, min(events, PACE_PER_S))
+    return held and relayed - direct < TARGET_MS
+
+
+def report_paced(worker: str, api: str, process: psutil.Process, events: int) -> bool:
+    """Return whether the relay adds less than it may to a token, and one core passes as many as it shall."""
+    cpu_s = cpu_of(process)
+    rounds = [(asyncio.run(paced(worker, events)), asyncio.run(paced(api, events))) for _ in range(PACED_ROUNDS)]
+    cpu_s = (cpu_of(process) - cpu_s) / PACED_ROUNDS / events
+    best: list[float] = []
+    for name, late in zip(("direct", "relayed"), zip(*rounds, strict=True), strict=True):
+        medians = sorted(statistics.median(one) for one in late)
+        best.append(medians[0])
+        print(
+            f"paced at {PACE_PER_S}/s, ms late, {name}: median {medians[0]:.3f} in the quietest of {PACED_ROUNDS} rounds, "
+            f"{statistics.median(medians):.3f} in the middle one, {medians[-1]:.3f} in the worst"
+        )
+    print(
+        f"the API's process used {cpu_s * 1000:.3f} ms of CPU for a token: one core passes {1 / cpu_s:.0f} a second (target: {PACE_PER_S})"
+    )
+    print(f"a token is {best[1] - best[0]:.3f} ms later for the relay (target: under {TARGET_MS})")
+    return best[1] - best[0] < TARGET_MS and cpu_s * PACE_PER_S <= 1
+
+
+def cpu_of(process: psutil.Process) -> float:
+    return float(sum(process.cpu_times()[:2]))
 
 
 def report_list() -> None:
