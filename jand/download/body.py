@@ -123,7 +123,7 @@ class _Received(asyncio.BufferedProtocol):
         if not isinstance(piece.obj, bytearray):
             return
         self._free.append(memoryview(piece.obj))
-        if self._block is None and self._remaining:
+        if self._block is None and self._remaining and not self._transport.is_closing():
             self._begin_block(self._free.pop())
             self._transport.resume_reading()
 

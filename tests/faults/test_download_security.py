@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -243,6 +244,46 @@ async def test_https_never_leads_to_http(hub: FakeHub, tmp_path: Path, monkeypat
         with pytest.raises(UnsafeAddressError, match="from https to http"):
             await fetch(hub, directory, spec_of(download_url=f"{origin}/m.gguf"))
     assert hub.seen("cdn") == []
+
+
+@asynccontextmanager
+async def tunnelling() -> AsyncIterator[tuple[str, list[str]]]:
+    """Run a proxy that only tunnels (CONNECT); yields its address and what it was asked for."""
+    asked: list[str] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while block := await reader.read(64 << 10):
+                writer.write(block)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()[0]
+        asked.append(first)
+        host, _, port = first.split()[1].rpartition(":")
+        there, back = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(pump(reader, back), pump(there, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+
+
+@pytest.mark.needs("openssl")
+async def test_https_goes_through_a_proxy_in_a_tunnel(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = noise(SIZE)
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content
+    directory = tmp_path / "model"
+    directory.mkdir()
+    async with tls_server(tmp_path, answer) as origin, tunnelling() as (proxy, asked):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        await fetch(hub, directory, spec_of(download_url=f"{origin}/m.gguf"), proxies={"https": proxy})
+    assert contents(directory) == {"m.gguf": digest_of(content)}
+    assert asked == [f"CONNECT {origin.removeprefix('https://')} HTTP/1.1"]
 
 
 @pytest.mark.needs("openssl")

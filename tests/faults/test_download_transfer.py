@@ -73,6 +73,7 @@ CURED = {
     "reset": Fault(cut_after=3 * MIB, reset=True),
     "cut again and again": Fault(cut_after=MIB, times=6),
     "stalled": Fault(stall_after=3 * MIB),
+    "stalled again and again": Fault(stall_after=MIB, times=5),
     "stalled before headers": Fault(stall_headers=True),
     "stalled hub": Fault(at="hub", stall_headers=True),
     "closed without an answer": Fault(close=True),
