@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import ssl
 import time
 from dataclasses import dataclass
@@ -276,7 +278,7 @@ def _translate(
                 _no_network(url, f"the name {error.host} cannot be resolved", "check the network")
             )
         return TemporaryFailureError(
-            _no_network(url, _short(error.os_error), "check the network and the proxy settings")
+            _no_network(url, _cause(error.os_error), "check the network and the proxy settings")
         )
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return TemporaryFailureError(_no_network(url, "nobody answers", "check the network and the proxy settings"))
@@ -303,6 +305,12 @@ def _translate(
 
 def _no_network(url: str, cause: str, hint: str) -> DownloadError:
     return NoNetworkError(f"cannot reach {shown_url(url)}: {cause}", hint=hint)
+
+
+def _cause(error: OSError) -> str:
+    """Return what the system says of *error*, without the address that asyncio puts beside it."""
+    number = error.errno or 0
+    return os.strerror(number).lower() if number in errno.errorcode else _short(error)
 
 
 def _short(error: BaseException) -> str:

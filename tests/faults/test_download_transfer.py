@@ -392,7 +392,7 @@ async def test_a_name_that_does_not_resolve(hub: FakeHub, tmp_path: Path) -> Non
 
 
 async def test_a_port_where_nobody_listens(hub: FakeHub, tmp_path: Path) -> None:
-    with pytest.raises(NoNetworkError):
+    with pytest.raises(NoNetworkError, match=r"cannot reach http://127\.0\.0\.1:1/m\.gguf: connection refused$"):
         await fetch(hub, tmp_path, spec_of(download_url="http://127.0.0.1:1/m.gguf"))
 
 
