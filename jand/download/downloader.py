@@ -64,6 +64,7 @@ class _Shared:
     listeners: dict[object, Callable[[int, int | None, int], None]] = field(default_factory=dict)
     worried: dict[object, Callable[[DownloadError | None, float], None]] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
+    transfer: Transfer | None = None
     leaving: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -182,9 +183,12 @@ class Downloader:
         self._event(self._halted, owner, initially=False).set()
 
     def resume(self, owner: str) -> None:
-        """Go on with what `pause` halted. Idempotent."""
+        """Go on with what `pause` halted, and try at once what waits for another attempt. Idempotent."""
         self._event(self._halted, owner, initially=False).clear()
         self._event(self._running, owner, initially=True).set()
+        for shared in self._shared.values():
+            if shared.transfer is not None and owner in shared.owners.values():
+                shared.transfer.hurry()
 
     def forget(self, owner: str) -> None:
         """Forget whether a model that is gone was paused."""
@@ -307,7 +311,7 @@ class Downloader:
     async def _run(self, key: tuple[Path, str], shared: _Shared, owner: str) -> None:
         try:
             await self._copy_from_twin(shared)
-            transfer = Transfer(
+            shared.transfer = Transfer(
                 shared.wanted,
                 shared.directory,
                 self._means,
@@ -316,7 +320,7 @@ class Downloader:
                 on_bytes=shared.tell,
                 on_trouble=shared.worry,
             )
-            outcome = await transfer.run()
+            outcome = await shared.transfer.run()
         except asyncio.CancelledError:
             if self._closed:
                 message = f"cannot download {shared.wanted.name}: the daemon is shutting down"

@@ -7,6 +7,7 @@ ends the transfer. Cancelling the task keeps the partial.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 import threading
@@ -88,6 +89,7 @@ class Transfer:
         self._on_bytes = on_bytes
         self._on_trouble = on_trouble
         self._troubled = False
+        self._again = asyncio.Event()
         self._policy = means.settings.retry
         self._partial = Partial(directory, wanted.name)
         self._stop = threading.Event()
@@ -123,12 +125,18 @@ class Transfer:
                 error.retry_after_s = self._policy.permanent_s
             raise
 
+    def hurry(self) -> None:
+        """Try again at once, where it waits for that; what a server asked to be left alone for is waited all the same."""
+        self._again.set()
+
     async def _wait_after(self, failure: TemporaryFailureError) -> None:
         delay = self._patience.delay_after(failure)
         log.info("download interrupted", file=self._wanted.name, reason=str(failure), retry_in_s=round(delay, 1))
         self._troubled = True
         self._on_trouble(failure.error, delay)
-        await asyncio.sleep(delay)
+        self._again.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._again.wait(), delay)
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jand.download.retry import RetryPolicy
 from jand.errors import HubNotFoundError, HubUnavailableError, NothingFitsError, ShuttingDownError
 from tests.fakes.downloading import OWNER, REPO, contents, digest_of, downloader_for, noise, spec_of
 from tests.fakes.hub import FakeHub
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jand.download.downloader import Downloader
+    from jand.errors import DownloadError
     from jand.model.record import Progress
 
 SIZE = 4 * MIB
@@ -164,6 +166,28 @@ async def test_pause_halts_and_resume_goes_on_where_it_was(hub: FakeHub, tmp_pat
         await task
     assert [request.start for request in hub.seen("cdn")] == [0, had]
     assert contents(tmp_path) == {"a.Q4_K_M.gguf": digest_of(noise(SIZE))}
+
+
+async def test_resume_does_not_wait_for_the_time_of_the_next_attempt(hub: FakeHub, tmp_path: Path) -> None:
+    hub.faults = [Fault(status=500)]
+    waiting = asyncio.Event()
+    told: list[str | None] = []
+
+    def trouble(error: DownloadError | None, wait_s: float) -> None:
+        told.append(None if error is None else error.code)
+        if wait_s > 10:
+            waiting.set()
+
+    async with downloader_for(hub, retry=RetryPolicy(first_s=60)) as downloader:
+        plan = await downloader.plan(spec_of(download_url="a.Q4_K_M.gguf"), tmp_path, {})
+        fetching = downloader.fetch(plan, tmp_path, owner="a", on_progress=lambda _: None, on_trouble=trouble)
+        task = asyncio.ensure_future(fetching)
+        await waiting.wait()
+        downloader.resume("b")
+        assert not task.done()
+        downloader.resume("a")
+        await asyncio.wait_for(task, 5)
+    assert told == ["hub-unavailable", None]
 
 
 async def test_what_is_paused_before_it_begins_waits(hub: FakeHub, tmp_path: Path) -> None:
