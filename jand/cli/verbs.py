@@ -28,6 +28,7 @@ VERBS: Final = {
     "search": Verb("finding", "Look for models on the hub, with what fits this machine."),
     "catalog": Verb("finding", "List the catalogue, with what each model would download."),
     "chat": Verb("chat", "Talk to a model in the terminal."),
+    "bench": Verb("bench", "Measure a model on this machine: load time, speed for 1 to n_parallel streams, memory."),
     "events": Verb("events", "Show what happens, as it happens."),
     "logs": Verb("logs", "Show what llama.cpp has written about a model, also of one that has died."),
     "problems": Verb("problems", "List what is wrong in the models folder, with file, line and what mends it."),

@@ -71,7 +71,7 @@ def test_a_wrong_command_line_is_one_sentence_and_a_hint(
     [
         *(["list"], ["status"], ["show", "m"], ["start", "m"], ["stop", "m"], ["delete", "m", "-y"], ["problems"]),
         *(["pull", "user/repo"], ["add", "model.gguf"], ["add", "https://example.com/m.gguf"], ["copy", "m", "n"]),
-        *(["pause", "m"], ["resume", "m"], ["search", "m"], ["catalog"], ["events"], ["chat", "m"]),
+        *(["pause", "m"], ["resume", "m"], ["search", "m"], ["catalog"], ["events"], ["chat", "m"], ["bench", "m"]),
     ],
 )
 def test_where_no_daemon_listens_every_verb_says_so_and_how_to_start_one(
