@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import structlog
 from aiohttp import web
 from typing_extensions import override
 
-from jand.api.errors import answer_error, unexpected
-from jand.errors import BadRequestError
+from jand.api.errors import HOW_TO_PACK, answer_error, unexpected
+from jand.errors import BadRequestError, JandError, UnsupportedMediaTypeError
 
 log = structlog.get_logger(__name__)
 
@@ -27,8 +29,23 @@ class Connection(web.RequestHandler):
         if status < 500:
             cause = (message or "").partition("\n")[0].strip(" :.") or "it is no HTTP"
             log.info("request refused", reason=cause)
-            response = answer_error(BadRequestError(f"cannot read the request: {cause[:200]}"))
+            response = answer_error(unreadable(cause))
         else:
             response = answer_error(unexpected(exc, method=request.method, path=request.path))
         response.force_close()
         return response
+
+    @override
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Log a fault; a body that broke its own rules after it was refused is none, and whoever sends it shall not fill the log."""
+        if isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            log.info("request refused", reason="the rest of its body cannot be read")
+        else:
+            super().log_exception(*args, **kw)
+
+
+def unreadable(cause: str) -> JandError:
+    if cause.startswith("Can not decode content-encoding: "):  # aiohttp's words where a package is missing
+        packing = cause.removeprefix("Can not decode content-encoding: ").partition(".")[0]
+        return UnsupportedMediaTypeError(f"cannot unpack a body that is packed with {packing[:80]}", hint=HOW_TO_PACK)
+    return BadRequestError(f"cannot read the request: {cause[:200]}")

@@ -107,6 +107,7 @@ TYPES: Final = {
 }
 """OpenAI's `type` by status; other 4xx are `invalid_request_error`, other 5xx `server_error`."""
 
+HOW_TO_PACK: Final = "send it unpacked, or packed with gzip or deflate"
 DEFAULT_RETRY_AFTER_S: Final = 1.0
 HINT: Final = "; hint: "
 """What stands between message and hint on the wire; a client splits there."""
@@ -217,7 +218,8 @@ def as_ours(error: Exception, request: web.Request) -> JandError:
         case web.HTTPException():
             return translate(error, request)
         case web.RequestPayloadError():
-            return BadRequestError(f"cannot read the body: {error}")
+            cause = str(error).rpartition("message:")[2].strip()
+            return BadRequestError(f"cannot read the body: {cause}", hint="is it packed as its Content-Encoding says?")
         case _:
             return unexpected(error, method=request.method, path=request.path)
 

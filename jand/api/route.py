@@ -14,8 +14,9 @@ from pydantic import BaseModel, ValidationError
 from jand.api import guard
 from jand.api.disk import DiskGauge
 from jand.api.drain import stopping
+from jand.api.errors import HOW_TO_PACK
 from jand.api.schemas import Nothing
-from jand.errors import BadJsonError, BadRequestError, BodyTooLargeError, JandError
+from jand.errors import BadJsonError, BadRequestError, BodyTooLargeError, JandError, UnsupportedMediaTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -31,6 +32,9 @@ log = structlog.get_logger(__name__)
 ANY_PART: Final = r"[\s\S]+"
 PARTS: Final = {"folder": r"[^/]+"}
 """What the named parts of a path may be, where that is not just anything."""
+
+PACKINGS: Final = frozenset({"", "identity", "gzip", "deflate"})
+"""What aiohttp has unpacked, or need not; it passes on any other as it came."""
 
 Q = TypeVar("Q", bound=BaseModel)
 B = TypeVar("B", bound=BaseModel)
@@ -147,7 +151,9 @@ async def parse_body(model: type[B], request: web.Request, limit: int) -> B:
 
 
 async def read_body(request: web.Request, limit: int) -> bytes:
-    """Read the body, once. Raises BodyTooLargeError as soon as more than *limit* bytes are announced or have come."""
+    """Read the body, once. Raises UnsupportedMediaTypeError for a packing that nobody here unpacks, BodyTooLargeError as soon as more than *limit* bytes are announced or have come."""
+    if (packing := request.headers.get("Content-Encoding", "identity").strip().lower()) not in PACKINGS:
+        raise UnsupportedMediaTypeError(f"cannot unpack a body that is packed with {packing[:80]}", hint=HOW_TO_PACK)
     if (request.content_length or 0) > limit:
         raise too_large(limit)
     chunks: list[bytes] = []

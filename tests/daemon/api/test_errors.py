@@ -11,7 +11,7 @@ import structlog
 
 from jand.api.routes import ROUTES
 from jand.api.settings import ApiSettings
-from tests.fakes.api import ServedApi, exchange
+from tests.fakes.api import Answer, ServedApi, exchange
 
 if TYPE_CHECKING:
     from tests.fakes.manager import FakeManager
@@ -132,6 +132,51 @@ async def test_a_packed_body_is_limited_by_its_unpacked_size(manager: FakeManage
 
     assert len(packed) < 1_000
     assert answer.status == 413
+
+
+@pytest.mark.parametrize("packing", ["br", "zstd", "x-foo", "gzip, br", "compress"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions"])
+async def test_a_packing_that_nobody_unpacks_is_415_and_says_which_are(api: ServedApi, packing: str, path: str) -> None:
+    answer = await raw(api, path, b"Content-Encoding: %s\r\nContent-Length: 2" % packing.encode(), b"{}")
+
+    assert (answer.status, answer.error["code"]) == (415, "unsupported-media-type")
+    assert "gzip or deflate" in answer.error["message"]
+    assert "install" not in answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"Content-Encoding: gzip\r\nContent-Length: 10", b"no gzip!!!"),
+        (b"Content-Encoding: deflate\r\nContent-Length: 10", b"no deflate"),
+        (b"Transfer-Encoding: chunked", b"zz\r\nabc\r\n0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked", b"-1\r\nabc\r\n0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked", b"3\r\nabcdef\r\n0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 3", b"3\r\nabc\r\n0\r\n\r\n"),
+        (b"Content-Length: +3", b"abc"),
+        (b"Content-Length: 3\r\nContent-Length: 4", b"abc"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions"])
+async def test_a_body_that_breaks_its_own_rules_is_a_400_and_no_traceback(
+    api: ServedApi, head: bytes, body: bytes, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await raw(api, path, head, body)
+
+    assert (answer.status, answer.error["code"]) == (400, "bad-request")
+    assert answer.error["message"].startswith("cannot read the ")
+    assert "\n" not in answer.error["message"]
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def raw(api: ServedApi, path: str, head: bytes, body: bytes) -> Answer:
+    """Ask with a head and a body of one's own."""
+    reader, writer = await asyncio.open_unix_connection(str(api.socket))
+    writer.write(b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s\r\n\r\n%s" % (path.encode(), head, body))
+    first, _, content = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
+    writer.close()
+    lines = [line.decode().partition(": ") for line in first.split(b"\r\n")[1:]]
+    return Answer(int(first.split(b" ")[1]), {name: value for name, _, value in lines}, content)
 
 
 @pytest.mark.parametrize("length", ["3", "chunked"])
