@@ -24,8 +24,8 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """Answer what could not be read as a request, or what no handler caught; the connection ends with it."""
-        if request.writer.output_size:
-            raise ConnectionResetError("the answer broke off")
+        if request.writer.output_size or isinstance(exc, ConnectionError):
+            raise ConnectionResetError("the answer broke off, or nobody is there to read one")
         if status < 500:
             cause = (message or "").partition("\n")[0].strip(" :.") or "it is no HTTP"
             log.info("request refused", reason=cause)
