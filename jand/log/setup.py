@@ -37,6 +37,11 @@ class Logs:
         self._processors = processors
         self._file = file
 
+    @property
+    def lost(self) -> int:
+        """How many lines were lost of which the log does not tell yet."""
+        return self._sink.lost
+
     def set_level(self, level: str) -> None:
         """Log what is at least as severe as *level*. Libraries that use the standard library's logging are heard from warnings on, at level debug from debug on."""
         number = logging.getLevelNamesMapping()[level.upper()]

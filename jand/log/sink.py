@@ -45,6 +45,11 @@ class Sink:
             with self._lock:
                 self._lost += 1
 
+    @property
+    def lost(self) -> int:
+        """How many lines were lost that were not admitted yet."""
+        return self._lost
+
     def _start(self) -> None:
         """Begin to write at the first line and not before: a process that detaches itself forks first, and threads do not survive that."""
         with self._lock:
