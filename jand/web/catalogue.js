@@ -70,7 +70,7 @@ function offerRow(offer, common) {
   title.append(el("p", { className: "quiet" }, [offer.origin, ...facts].join(" · ")));
   const row = el("li", { className: "row" }, el("div", { className: "row-head" }, title, el("div", { className: "row-actions" }, button)));
   if (offer.unknown?.code === NOT_YET) title.append(el("p", { className: "quiet" }, "Looking what it needs"));
-  else if (offer.unknown && offer.unknown.message !== common) row.append(told(offer.unknown, { warn: true }));
+  else if (offer.unknown && offer.unknown.message !== common) row.append(el("details", {}, el("summary", {}, "What it needs is not known now"), told(offer.unknown, { warn: true })));
   return row;
 }
 
