@@ -13,7 +13,11 @@ class Shipping(BuildHookInterface):
     def dependencies(self):
         """What the program needs to describe itself."""
         named = ("pydantic", "pyjson5", "rich", "structlog", "typer", "typing-extensions")
-        return [needed for needed in self.build_config.builder.metadata.core.dependencies if needed.split(" ")[0].split(">")[0].split("<")[0].strip() in named]
+        return [
+            needed
+            for needed in self.build_config.builder.metadata.core.dependencies
+            if needed.split(" ")[0].split(">")[0].split("<")[0].strip() in named
+        ]
 
     def initialize(self, version, build_data):
         if version == "editable":

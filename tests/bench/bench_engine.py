@@ -269,6 +269,7 @@ async def main() -> int:
     parser.add_argument("--cache", type=Path, default=peers.CACHE, help="where the peers are built and installed")
     parser.add_argument("--all-peers", action="store_true", help="measure xllamacpp and llama_cpp.server too")
     given = parser.parse_args()
+    peers.end_in_order()
     peers.build_llama_server(given.cache)
     async with prepared(given) as bench:
         print(f"load {psutil.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {bench.load.threads} threads", flush=True)

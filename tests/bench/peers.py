@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -235,6 +236,11 @@ def _running(command: Sequence[str], log_path: Path) -> Iterator[subprocess.Pope
     finally:
         process.kill()
         process.communicate()
+
+
+def end_in_order() -> None:
+    """Let SIGTERM, as `timeout` sends it, end this process as Ctrl-C does: what it has started ends with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _free_port() -> int:

@@ -496,6 +496,13 @@ async def test_greedy_answers_do_not_depend_on_what_runs_beside_them(ask: Asker)
     assert sum(a == b for a, b in zip(alone, together, strict=True)) >= 9
 
 
+async def test_all_conversations_may_fill_their_contexts_at_once(ask: Asker) -> None:
+    """The room was taken when they were let in, so that none fails for the others' sake, whatever is still kept of earlier ones."""
+    prompts = [[1, *(3 + (number * 7 + at) % 250 for at in range(419))] for number in range(2 * PARALLEL)]
+    answers = await asyncio.gather(*(ask.ok(TEXT, prompt=prompt, max_tokens=-1, ignore_eos=True) for prompt in prompts))
+    assert [answer["usage"]["total_tokens"] for answer in answers] == [CTX_LEN] * len(prompts)
+
+
 async def test_prefix_of_a_conversation_is_not_read_again(ask: Asker) -> None:
     prompt = [1, *range(10, 210)]
     first = await ask.ok(TEXT, prompt=prompt, max_tokens=5, temperature=0, ignore_eos=True)
