@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 BATCH_TOUCHED: Final = 16
 BATCH_QUEUED: Final = 1024
 FIRST_BATCH: Final = 16
-"""A batch of queued entries is at most twice what was managed of the last one in the time that a batch may take."""
+"""A batch of queued entries is what was managed of the last one in the time that a batch may take, or twice that where there was time left: what is taken and not managed goes back."""
 
 BREATH: Final = 16
 """After so many results the event loop gets its turn."""
@@ -73,7 +73,7 @@ class Scanner:
         self._doubted = doubted
         self._changed = changed
         self._wake = asyncio.Event()
-        self._managed = FIRST_BATCH // 2
+        self._limit = FIRST_BATCH
 
     def wake(self) -> None:
         """Something was touched or queued."""
@@ -103,7 +103,7 @@ class Scanner:
         while len(keys) < BATCH_TOUCHED and (key := self._settler.take_touched(now)) is not None:
             keys.append(key)
         if not keys:
-            keys = self._settler.take_queued(now, min(2 * self._managed, BATCH_QUEUED))
+            keys = self._settler.take_queued(now, self._limit)
         if not keys:
             return None
         items = []
@@ -122,7 +122,7 @@ class Scanner:
         done, _ = await asyncio.wait({future}, timeout=self._slow_s)
         if done:
             future.result()
-            self._managed = max(len(batch.looks), 1)
+            self._note_pace(len(batch.looks), all_of_it=len(batch.looks) == len(batch.items))
             await self._take_in(batch.looks)
             for key in batch.left:
                 self._settler.give_back(key)
@@ -135,6 +135,12 @@ class Scanner:
         self._note_slow(stuck)
         self._tasks.spawn(self._see_out(future, batch, len(finished)), name=f"slow scan of {printable(stuck[1])}")
         await self._take_in(finished)
+
+    def _note_pace(self, managed: int, *, all_of_it: bool) -> None:
+        if not all_of_it:
+            self._limit = max(managed, 1)
+        elif managed >= self._limit:
+            self._limit = min(2 * managed, BATCH_QUEUED)
 
     async def _see_out(self, future: asyncio.Future[Batch], batch: Batch, known: int) -> None:
         """Take in the one look that was given up, when the disk has answered after all."""

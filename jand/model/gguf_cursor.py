@@ -21,7 +21,7 @@ MAX_STRING: Final = 16 << 20
 MAX_STRINGS: Final = 4 << 20
 """Elements of all string arrays of a header together: five times the largest vocabulary with its merges, and half a second to step over."""
 
-_FIRST_READ: Final = 32 << 10
+_FIRST_READ: Final = 8 << 10
 _READ: Final = 256 << 10
 _PIECE: Final = 64 << 10
 """What is only compared is read in pieces of this size: fresh memory for a megabyte costs more than what is done with it."""
