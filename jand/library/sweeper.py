@@ -190,7 +190,7 @@ class Sweeper:
         if walk is self._polled:
             unwatched = {(label, entry) for entry in self._supervisor.unwatched}
             return sorted(key for key in self._picture.polled | unwatched if key[0] == label)
-        return sorted(await self._list(None) or ())
+        return await self._list(None) or []
 
     async def _sweep(self, ticket: Ticket) -> None:
         """Look at everything at full speed."""
@@ -199,9 +199,9 @@ class Sweeper:
         self._backup = _Round(now)
         if keys is not None:
             if ticket.force or self._first:
-                self._queue(sorted(keys), ticket)
+                self._queue(keys, ticket)
             else:
-                walk = _Round(now, sorted(keys))
+                walk = _Round(now, keys)
                 while walk.rest:
                     await self._compare(walk.take(), ticket)
         self._first = False
@@ -209,8 +209,8 @@ class Sweeper:
         ticket.check()
         self._drop_done(ticket)
 
-    async def _list(self, ticket: Ticket | None) -> set[Key] | None:
-        """Return all keys, and queue those that are gone or held; None where the tree cannot be listed."""
+    async def _list(self, ticket: Ticket | None) -> list[Key] | None:
+        """Return all keys in their order, and queue those that are gone or held; None where the tree cannot be listed."""
         if self._supervisor.root is None:
             return None
         try:
@@ -220,10 +220,11 @@ class Sweeper:
             self._supervisor.check_now()
             return None
         label = self._tree.label
-        keys = {(label, name) for name in (LOOSE, *names)}
+        keys = [(label, name) for name in (LOOSE, *names)]
         # What is held has to be looked at in any case: its stamp is that of a disk that is away.
         self._queue(
-            {*(self._picture.keys(label) - keys), *(key for key in self._picture.held if key[0] == label)}, ticket
+            {*self._picture.keys(label).difference(keys), *(key for key in self._picture.held if key[0] == label)},
+            ticket,
         )
         return keys
 
