@@ -95,6 +95,8 @@ def _system_error(shown: str, error: OSError, at: float) -> ErrorNote:
         message = f"cannot use {shown}: it is a link to what is not there"
         return ErrorNote("missing-binary", message, "mount the disk that it leads to, or remove the link", at=at)
     hint = documents.UNREADABLE_HINT if isinstance(error, PermissionError) else "check the disk"
+    if error.errno is None:
+        hint = "put a file in its place, or remove it"
     return ErrorNote("unreadable", f"cannot read {shown}: {error.strerror or error}", hint, at=at)
 
 

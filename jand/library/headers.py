@@ -209,5 +209,5 @@ def open_regular(path: Path | str) -> tuple[io.FileIO, os.stat_result]:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise OSError(f"not a regular file: {os.fspath(path)}")
+        raise OSError("it is no regular file")
     return io.FileIO(descriptor), status

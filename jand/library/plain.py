@@ -35,8 +35,9 @@ def scan_plain(tree: Tree, entry: str, headers: HeaderCache, *, now: float, list
     except OSError:
         return None
     good = headers.good.get((tree.label, entry), {}).get(path)
-    reading = documents.look(json.path, path, json_stamp, headers, good=good, now=now).reading
-    if reading is None or not _names_nothing(reading):
+    sight = documents.look(json.path, path, json_stamp, headers, good=good, now=now)
+    reading = sight.reading
+    if sight.arriving or reading is None or not _names_nothing(reading):
         return None
     found = verdict.judge(weights.path, stamp, headers, now=now)
     header = found.header

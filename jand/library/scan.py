@@ -4,7 +4,7 @@ The scan is the truth from which everything else follows, so it never raises for
 a problem, or an entry to look at again. Blocks for disk I/O; runs in a thread.
 """
 
-# ruff: noqa: PTH116, PTH119 - paths are text: names may hold bytes that are no UTF-8, and a Path costs more than the look at the file
+# ruff: noqa: PTH110, PTH116, PTH119 - paths are text: names may hold bytes that are no UTF-8, and a Path costs more than the look at the file
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _is_entry(item: os.DirEntry[str]) -> bool:
     try:
         if item.is_dir():
             return True
-        return item.is_symlink() and not item.is_file() and "." not in item.name
+        return item.is_symlink() and not item.is_file() and "." not in item.name and not os.path.exists(item.path)
     except OSError:
         return True
 

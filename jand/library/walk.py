@@ -4,7 +4,7 @@ Paths are text, for names may hold bytes that are no UTF-8 (surrogate escapes). 
 under its real name where it has one here.
 """
 
-# ruff: noqa: PTH112, PTH114, PTH115, PTH116 - paths are text: names may hold bytes that are no UTF-8, and a Path costs more than the look at the file
+# ruff: noqa: PTH110, PTH112, PTH114, PTH115, PTH116 - paths are text: names may hold bytes that are no UTF-8, and a Path costs more than the look at the file
 
 from __future__ import annotations
 
@@ -147,6 +147,10 @@ def _wide_link(path: str, shown: str) -> Problem:
     return Problem(shown, "wide-link", message, "link to the folder that holds the model")
 
 
+def _no_file(shown: str, cause: str) -> Problem:
+    return Problem(shown, "not-a-file", f"cannot read {shown}: {cause}", "put a file in its place, or remove it")
+
+
 def _broken_link(path: str, shown: str) -> Problem:
     try:
         target = filenames.printable(os.readlink(path))
@@ -256,13 +260,13 @@ class _Walker:
         """Say what is wrong with something that is neither file nor folder; a binary's link that leads nowhere still holds its place."""
         shown = f"{folder.shown}/{filenames.printable(item.name)}"
         if not item.is_symlink():
-            if kind is Kind.JSON:
-                message = f"cannot read {shown}: it is no regular file"
-                self._walk.problems.append(
-                    Problem(shown, "not-a-file", message, "put a file in its place, or remove it")
-                )
+            if kind is not Kind.UNKNOWN:
+                self._walk.problems.append(_no_file(shown, "it is no regular file"))
         elif kind is Kind.BINARY:
             folder.binaries.append(File(item.name, item, linked=True))
+        elif os.path.exists(item.path):
+            target = filenames.printable(os.path.realpath(item.path))
+            self._walk.problems.append(_no_file(shown, f"{target} is neither a file nor a folder"))
         elif kind is Kind.JSON or (not self._only_files and "." not in item.name):
             # Directly in a tree, a link without an ending is an entry of its own, which says so itself.
             self._walk.problems.append(_broken_link(item.path, shown))

@@ -766,10 +766,35 @@ def test_pipes_and_folders_with_the_names_of_files_stop_nobody(models: ModelsTre
 
     assert [(problem.path, problem.code) for problem in scan.problems] == [
         ("models/x/folder.gguf", "unreadable"),
+        ("models/x/pipe.gguf", "not-a-file"),
         ("models/x/pipe.json", "not-a-file"),
     ]
     assert scan.models[0].error is not None
     assert scan.models[0].error.code == "unreadable"
+
+
+@pytest.mark.parametrize("name", ["zero", "zero.json", "x/zero", "x/zero.json"])
+def test_a_link_to_a_device_is_told_from_one_to_nowhere(models: ModelsTree, name: str) -> None:
+    """It is there, and will never be a model; there is no disk to mount."""
+    models.at(name).symlink_to("/dev/zero")
+
+    (problem,) = models.problems()
+
+    assert (problem.path, problem.code) == (f"models/{name}", "not-a-file")
+    assert problem.message.endswith("/dev/zero is neither a file nor a folder")
+    assert [entry for entry in list_entries(models.tree) if entry] == (["x"] if "/" in name else [])
+
+
+def test_a_binary_that_is_a_link_to_a_device_is_never_read_and_keeps_its_place(models: ModelsTree) -> None:
+    models.spec("x/x.json")
+    models.at("x/x.gguf").symlink_to("/dev/zero")
+
+    found = models.only("x")
+
+    assert (found.missing, found.unresolved) == ((), False)
+    assert found.error is not None
+    assert (found.error.code, found.error.hint) == ("unreadable", "put a file in its place, or remove it")
+    assert found.error.message == "cannot read models/x/x.gguf: it is no regular file"
 
 
 @pytest.mark.parametrize(
