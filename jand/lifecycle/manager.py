@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from jand.lifecycle.running import Launch, Upstream
     from jand.lifecycle.tally import Tally
     from jand.model.record import PublicState, Record
+from jand.model.state import Standing, public
 
 log = structlog.get_logger(__name__)
 
@@ -243,6 +244,10 @@ class Manager:
     def list(self, state: PublicState | None = None) -> list[Record]:
         """Every model, by id; those in *state* alone if it is given."""
         return self._records.all(state)
+
+    def standings(self) -> list[Standing]:
+        """Return how every model stands, without the making of records that nobody has asked for yet."""
+        return [Standing(actor.id, *public(actor.state)) for actor in self._registry]
 
     def get(self, model_id: str) -> Record:
         """Return the record as it is this moment (memory of the worker included)."""

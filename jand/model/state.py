@@ -7,7 +7,7 @@ command (`cannot start what is being downloaded`) and is dropped, with a line in
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from jand.model.record import PublicState, Transition
 
@@ -53,6 +53,14 @@ _PUBLIC: Final[dict[State, tuple[PublicState, Transition | None]]] = {
     State.RUNNING: (PublicState.RUNNING, None),
     State.STOPPING: (PublicState.RUNNING, Transition.STOPPING),
 }
+
+
+class Standing(NamedTuple):
+    """One model at a glance."""
+
+    id: str
+    state: PublicState
+    transition: Transition | None
 
 
 def find_next(state: State, happening: Happening) -> State | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from jand.library.status import WatchStatus
     from jand.lifecycle.events import EventLog
-    from jand.model.record import Record
+    from jand.model.state import Standing
     from jand.service.notify import Listener
 
     class Manager(Protocol):
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         @property
         def watch(self) -> Watch: ...
 
-        def list(self) -> Iterable[Record]: ...
+        def standings(self) -> Iterable[Standing]: ...
 
     class Watch(Protocol):
         """What is asked of the watch; satisfied by `library.library.Library`."""
@@ -111,7 +111,7 @@ class Reporter:
         return [status] if status != before else []
 
     def _extension(self) -> list[str]:
-        loading = any(record.transition is Transition.STARTING for record in self._manager.list())
+        loading = any(model.transition is Transition.STARTING for model in self._manager.standings())
         if self._manager.ready.is_set() and not loading:
             return []
         return [f"EXTEND_TIMEOUT_USEC={int(EXTENSION_S * 1e6)}"]
@@ -127,20 +127,20 @@ class Reporter:
         return [] if neglected else ["WATCHDOG=1"]
 
     def _status(self) -> str:
-        self._told = f"STATUS={describe(self._manager.list(), self._manager.watch.status.modes)}"
+        self._told = f"STATUS={describe(self._manager.standings(), self._manager.watch.status.modes)}"
         return self._told
 
 
-def describe(records: Iterable[Record], modes: Mapping[str, Mode]) -> str:
+def describe(models: Iterable[Standing], modes: Mapping[str, Mode]) -> str:
     """Return one line for people: how many models, what is going on with which, and how the watch is where it is not as it should be."""
     states: Counter[PublicState] = Counter()
     doing: dict[str, list[str]] = {}
     total = 0
-    for record in records:
+    for model in models:
         total += 1
-        states[record.state] += 1
-        if record.transition is not None:
-            doing.setdefault(record.transition.value, []).append(record.id)
+        states[model.state] += 1
+        if model.transition is not None:
+            doing.setdefault(model.transition.value, []).append(model.id)
     parts = [f"{total} model{'' if total == 1 else 's'}"]
     parts += [
         f"{states[state]} {state.value}" for state in (PublicState.RUNNING, PublicState.DOWNLOADING) if states[state]
