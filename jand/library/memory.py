@@ -67,7 +67,10 @@ class Memory:
             self._known = frozenset(self._rows)
         if stamp is None or not stamp.lasting or (row := self._rows.pop(stamp.lasting, None)) is None:
             return None
-        scan = _unpack(tree, entry, row, self._facts)
+        try:
+            scan = _unpack(tree, entry, row, self._facts)
+        except (ValueError, TypeError, LookupError):
+            return None
         self._headers.lessons[tree.label, entry] = scan
         return scan
 

@@ -76,17 +76,18 @@ class Fetching:
 
     def consider(self, actor: Actor) -> None:
         """Begin, leave alone or end the fetching for *actor*, as its findings ask. Idempotent; called whenever they may have changed."""
+        whole = actor.whole
         if self._reusing is not None:
             self._reusing.recall(actor)
-            if not actor.found.whole and self._reusing.may_be_dead(actor.found):
+            if not whole and self._reusing.may_be_dead(actor.found):
                 self._tasks.spawn(self._remove_dead(self._reusing, actor), name=f"look for dead links of {actor.id}")
         job = self._jobs.get(actor)
         if job is not None and (job.wish != wish_of(actor.found) or not lacks(actor)):
             self._end(actor)
             job = None
-        if actor.whole and actor in self._begun:
+        if whole and actor in self._begun:
             self._complete(actor)
-        elif job is None and actor not in self._abandoned and lacks(actor):
+        elif not whole and job is None and actor not in self._abandoned and lacks(actor):
             self._begin(actor)
 
     def _begin(self, actor: Actor) -> None:

@@ -245,7 +245,7 @@ class Manager:
         """Every model, by id; those in *state* alone if it is given."""
         return self._records.all(state)
 
-    def standings(self) -> list[Standing]:
+    def standings(self) -> Sequence[Standing]:
         """Return how every model stands, without the making of records that nobody has asked for yet."""
         return [Standing(actor.id, *public(actor.state)) for actor in self._registry]
 

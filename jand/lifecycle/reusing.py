@@ -116,6 +116,8 @@ class Reusing:
 
     def _recall(self, found: Found) -> dict[str, Taken]:
         known = self._notes.find(REUSED, found.path)
+        if known is None:
+            return {}
         items = known.items() if isinstance(known, dict) else ()
         return {name: taken for name, value in items if (taken := _find_taken(name, value)) is not None}
 

@@ -20,7 +20,7 @@ P = TypeVar("P", bound=Part)
 
 _UNPACK: Final[dict[type[Part], dict[str, Callable[[Any], Any]]]] = {
     Spec: {
-        "import_format": ImportFormat,
+        "import_format": {each.value: each for each in ImportFormat}.__getitem__,
         "download_url": tuple,
         "parameters": lambda value: _unpack(Parameters, value),
         "metadata": lambda value: _unpack(Metadata, value),
@@ -28,7 +28,7 @@ _UNPACK: Final[dict[type[Part], dict[str, Callable[[Any], Any]]]] = {
     Parameters: {"init": lambda value: _unpack(Init, value), "runtime": lambda value: _unpack(Runtime, value)},
     Init: {"tensor_split": tuple, "lora": tuple},
     Runtime: {"stop": tuple, "samplers": tuple, "dry_sequence_breakers": tuple},
-    Metadata: {"engine": Engine, "tags": tuple},
+    Metadata: {"engine": {each.value: each for each in Engine}.__getitem__, "tags": tuple},
 }
 """What JSON cannot tell from something else."""
 
