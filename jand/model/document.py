@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyjson5
 from pydantic import ValidationError
 
-from jand.model import complaints
+from jand.model import complaints, quick
 from jand.model.immutable import immutable
 from jand.model.places import MAX_DEPTH, MAX_VALUES, Path, UnreadableError, Walk, line_and_column, refuse_piece
 from jand.model.problem import Problem, Severity
@@ -202,9 +202,13 @@ def _find_bad_text(text: str) -> str | None:
 
 
 def _validate(data: dict[str, Any], text: str, path: str) -> Document:
+    spec = quick.accept(data)
+    if spec is not None and "parameters" not in data:
+        # No other names have passed there than those that are known.
+        return Document(spec, ())
     warnings = list(islice(_find_unknown(data), _MAX_PROBLEMS))
     try:
-        spec = Spec.model_validate(data)
+        spec = spec or Spec.model_validate(data)
     except ValidationError as error:
         found: dict[str, complaints.Complaint] = {}
         for each in error.errors(include_url=False, include_input=False)[: 2 * _MAX_PROBLEMS]:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 UNSET: Final = ("", "..")
 """What people write where they leave a value open (model-specs.md has both)."""
 
-_MAX_TEXT: Final = 4096
-_MAX_ITEMS: Final = 1000
+MAX_TEXT: Final = 4096
+MAX_ITEMS: Final = 1000
 _MAX_GPUS: Final = 128
 
 
@@ -82,8 +82,8 @@ def _listed(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         raise expected("text in quotes, or a list of such texts in brackets")
     items = [item for item in value if not is_unset(item)]
-    if len(items) > _MAX_ITEMS:
-        raise expected(f"at most {_MAX_ITEMS} of them")
+    if len(items) > MAX_ITEMS:
+        raise expected(f"at most {MAX_ITEMS} of them")
     return tuple(dict.fromkeys(items)) if all(isinstance(item, str) for item in items) else tuple(items)
 
 
@@ -111,8 +111,8 @@ def _check_line(value: str) -> str:
     value = value.strip()
     if not value:
         raise expected("a name", hint="it holds nothing but blanks")
-    if len(value) > _MAX_TEXT:
-        raise expected(f"at most {_MAX_TEXT} characters")
+    if len(value) > MAX_TEXT:
+        raise expected(f"at most {MAX_TEXT} characters")
     if not value.isprintable():
         raise expected("one line without control characters")
     return value

@@ -68,10 +68,19 @@ def _unpack(kind: type[P], packed: dict[str, Any]) -> P:
             values[name] = value
         else:
             values[name] = read(value)
+    return _build(kind, values, _names(tuple(packed)), extra)
+
+
+def make(kind: type[P], values: dict[str, Any]) -> P:
+    """Make a part of *values* by the names of its fields, which are what a validator would have made of them."""
+    return _build(kind, _blank(kind).values | values, _names(tuple(values)), {})
+
+
+def _build(kind: type[P], values: dict[str, Any], names: set[str], extra: dict[str, Any]) -> P:
     part = kind.__new__(kind)
     # Parts are frozen; their slots are not, and this is a good deal faster than `object.__setattr__`.
     _set_values(part, values)
-    _set_names(part, _names(tuple(packed)))
+    _set_names(part, names)
     _set_extra(part, extra)
     _set_private(part, None)
     return part

@@ -37,6 +37,7 @@ __all__ = ["Engine", "ImportFormat", "Init", "Metadata", "Parameters", "Runtime"
 OPENAI_ORIGIN: Final = "https://api.openai.com/v1"
 """Where `import_format` openai sends requests when no origin is given (the contract's table)."""
 
+MAX_ID: Final = 512
 _MAY_BE_PROVIDER: Final = re.compile(r"openai\.com|azure\.com", re.IGNORECASE)
 _PROVIDERS: Final = (".api.openai.com", ".openai.azure.com", ".services.ai.azure.com")
 
@@ -109,7 +110,7 @@ class Spec(Part):
     origin: Line
     import_format: ImportFormat = ImportFormat.DEFAULT
     download_url: Locations = ()
-    id: Annotated[Line, Field(max_length=512)] | None = None
+    id: Annotated[Line, Field(max_length=MAX_ID)] | None = None
     object: Annotated[Literal["model"], BeforeValidator(_check_object)] = "model"
     created: Annotated[Whole, Field(ge=0), AfterValidator(_check_created)] | None = None
     owned_by: Line | None = None
@@ -209,10 +210,15 @@ def _find_format(value: object) -> ImportFormat | None:
         return None
 
 
+def may_be_provider(origin: str) -> bool:
+    """Whether *origin* is worth a closer look at its host."""
+    return _MAY_BE_PROVIDER.search(origin) is not None
+
+
 def _find_engine(import_format: ImportFormat | None, origin: object) -> Engine:
     if import_format in _REMOTE:
         return Engine.API
-    if import_format is ImportFormat.DEFAULT and isinstance(origin, str) and _MAY_BE_PROVIDER.search(origin):
+    if import_format is ImportFormat.DEFAULT and isinstance(origin, str) and may_be_provider(origin):
         host = origin.strip().lower().split("://", 1)[-1].split("/", 1)[0].rsplit("@", 1)[-1].split(":", 1)[0]
         if f".{host}".endswith(_PROVIDERS):
             return Engine.API
