@@ -118,7 +118,8 @@ class Disk:
             away[0].rename(other / f"moved-{self._count % 3}")
 
     def copy_folder(self, folder: Path, other: Path, name: str) -> None:
-        if folder != self.root:
+        # Into itself a copy never ends but by the length of its paths; cp refuses that.
+        if folder not in {self.root, other, *other.parents}:
             shutil.copytree(folder, other / f"copy-{self._count % 3}", symlinks=True, dirs_exist_ok=True)
 
     def write_outside(self, _: Path, __: Path, name: str) -> None:
