@@ -1,12 +1,13 @@
 """A library in a process of its own, for faults that must not hit the tests' process: a signal, a limit, another namespace or user.
 
-Run as `python -m tests.fakes.watch_child ROOT`. Writes one JSON line whenever models or status differ; runs each line of its standard input as a shell command, in its own namespaces, and says so.
+Run as `python -m tests.fakes.watch_child ROOT COOKIE_TIMEOUT_S`. Writes one JSON line whenever models or status differ; runs each line of its standard input as a shell command, in its own namespaces, and says so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from tests.fakes.library import quick, watching
+from tests.fakes.library import QUICK, quick, watching
 from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
@@ -49,12 +50,13 @@ def describe(watched: Watched) -> dict[str, Any]:
     }
 
 
-async def main(root: str) -> None:
+async def main(root: str, cookie_timeout_s: float) -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     # The limits of open files and inotify instances are the child's to run into, not the interpreter's.
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    async with watching(Path(root), settings=quick()) as watched:
+    vigilance = dataclasses.replace(QUICK, cookie_timeout_s=cookie_timeout_s)
+    async with watching(Path(root), settings=quick(vigilance=vigilance)) as watched:
         listening = asyncio.ensure_future(_obey(reader))
         last: dict[str, Any] = {}
         while not listening.done():
@@ -110,7 +112,9 @@ class Child:
 
 
 @contextlib.asynccontextmanager
-async def child(root: Path, *prefix: str, log: Path) -> AsyncIterator[Child]:
+async def child(
+    root: Path, *prefix: str, log: Path, cookie_timeout_s: float = QUICK.cookie_timeout_s
+) -> AsyncIterator[Child]:
     """Run a child over *root*, started by *prefix*, until it has made its first scan and to the end of the block."""
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
@@ -119,6 +123,7 @@ async def child(root: Path, *prefix: str, log: Path) -> AsyncIterator[Child]:
             "-m",
             "tests.fakes.watch_child",
             str(root),
+            str(cookie_timeout_s),
             cwd=ROOT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -145,4 +150,4 @@ async def child(root: Path, *prefix: str, log: Path) -> AsyncIterator[Child]:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], float(sys.argv[2])))

@@ -50,7 +50,8 @@ def overflow(folder: Path) -> None:
 async def test_overflow_of_a_stopped_process(root: Path, log: Path, soak: bool) -> None:
     """W2: what was dropped, and what happens later in a folder whose making was dropped, is seen within 5 s."""
     count = 20_000 if soak else 300
-    async with child(root, log=log) as subject:
+    # A cookie that the stop outlasts would have the watch opened anew before it has read of the overflow.
+    async with child(root, log=log, cookie_timeout_s=60.0) as subject:
         await subject.until(models=["models/first/model.json"], mode="events")
         subject.process.send_signal(signal.SIGSTOP)
         await asyncio.to_thread(overflow, root / "first")

@@ -336,7 +336,7 @@ async def test_a_scan_that_fails_is_a_problem_of_its_entry_alone(root: Path, sta
     told: dict[str, EntryScan] = {}
     library = library_of(root, scanner, lambda found: told.update({found.entry: found}), stage)
     running = asyncio.ensure_future(library.run())
-    await until(library.ready.is_set)
+    await until(lambda: library.ready.is_set() and told.keys() >= {"bad", "good"})
     assert [problem.code for problem in told["bad"].problems] == ["scan-failed"]
     assert told["good"].models
     running.cancel()
