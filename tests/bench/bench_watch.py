@@ -1,6 +1,6 @@
-"""How long from the last rename or close until the library tells of it, beside a bare inotify loop on the same files.
+"""How long from the last rename or close until a daemon sends `model.registered`, and until the library tells of it, beside a bare inotify loop on the same files.
 
-Run as `python -m tests.bench.bench_watch [--folders 1000] [--samples 200]`. Prints both medians and their ratio; the bare loop does nothing but read the kernel's queue, so it is the floor.
+Run as `python -m tests.bench.bench_watch [--folders 1000] [--samples 200]`. Prints the medians and their ratio; the bare loop does nothing but read the kernel's queue, so it is the floor.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ctypes
+import json
 import os
 import shutil
 import statistics
@@ -19,6 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.fakes.daemon import DaemonProcess
 from tests.fakes.gguf_files import bare_header
 from tests.fakes.library import add_model, watching
 from tests.fakes.waiting import until
@@ -83,19 +85,44 @@ class Told:
         return self.at[entry]
 
 
+class Listener:
+    """Notes when a daemon's `model.registered` of each model was read first; a model is called as its folder is here."""
+
+    def __init__(self, daemon: DaemonProcess) -> None:
+        self.at: dict[str, float] = {}
+        self.came = asyncio.Event()
+        self._daemon = daemon
+
+    async def listen(self) -> None:
+        async with self._daemon.session.get("http://jand/v1/events") as response:
+            registered = False
+            async for line in response.content:
+                if line.startswith(b"event:"):
+                    registered = line.strip().endswith(b"model.registered")
+                elif registered and line.startswith(b"data:"):
+                    self.at.setdefault(json.loads(line[5:])["id"], time.perf_counter())
+                    self.came.set()
+
+    async def wait(self, name: str) -> float:
+        while name not in self.at:
+            self.came.clear()
+            await asyncio.wait_for(self.came.wait(), 10)
+        return self.at[name]
+
+
 def fill(root: Path, folders: int) -> None:
     for number in range(folders):
         add_model(root / f"other-{number}")
 
 
-def make_model(folder: Path) -> None:
+def make_model(folder: Path, name: str = "phi.json") -> None:
     folder.mkdir()
-    (folder / "phi.json").write_text('{"origin": "someone/phi"}')
+    (folder / name).write_text('{"origin": "someone/phi"}')
     bare_header(folder / "phi.gguf", size=1_000_000)
 
 
 async def measure(
-    root: Path, bare: BareLoop, told: Told, arrive: Callable[[str], float], names: list[str]
+    bare: BareLoop, told: Told | Listener, arrive: Callable[[str], float], names: list[str]
 ) -> tuple[list[float], list[float]]:
     ours, floor = [], []
     for name in names:
@@ -134,11 +161,46 @@ async def run(folders: int, samples: int) -> None:
             say(f"{folders} other folders, {samples} samples each, milliseconds from the last rename or close")
             for what, arrive in (("rename", by_rename), ("copy", by_copy)):
                 names = [f"{what}-{number}" for number in range(samples)]
-                ours, floor = await measure(root, bare, told, arrive, names)
+                ours, floor = await measure(bare, told, arrive, names)
                 ratio = statistics.median(ours) / statistics.median(floor)
                 say(
                     f"{what:7} told: {describe(ours)}   bare inotify loop: {describe(floor)}   ratio of medians: {ratio:.1f}"
                 )
+
+
+async def run_daemon(folders: int, samples: int) -> None:
+    """Measure until the event is read from the socket; the JSON is called `model.json`, so that the folder's name is the id."""
+    with tempfile.TemporaryDirectory() as base:
+        models, outside = Path(base) / "root" / "models", Path(base) / "outside"
+        models.mkdir(parents=True)
+        outside.mkdir()
+        fill(models, folders)
+        make_model(outside / "source", "model.json")
+
+        def by_rename(name: str) -> float:
+            shutil.copytree(outside / "source", outside / name)
+            finished_at = time.perf_counter()
+            (outside / name).rename(models / name)
+            return finished_at
+
+        def by_copy(name: str) -> float:
+            # The registration is that of the JSON, and the binary is there by then.
+            (models / name).mkdir()
+            shutil.copyfile(outside / "source" / "phi.gguf", models / name / "phi.gguf")
+            with (models / name / "model.json").open("wb", buffering=0) as stream:
+                stream.write((outside / "source" / "model.json").read_bytes())
+                return time.perf_counter()
+
+        async with DaemonProcess(models.parent, "--log-level", "info") as daemon:
+            told = Listener(daemon)
+            listening = asyncio.create_task(told.listen())
+            bare = BareLoop(models)
+            await asyncio.sleep(1)
+            for what, arrive in (("rename", by_rename), ("copy", by_copy)):
+                ours, floor = await measure(bare, told, arrive, [f"{what}-{number}" for number in range(samples)])
+                say(f"{what:7} event: {describe(ours)}   bare inotify loop: {describe(floor)}")
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
 
 
 def say(line: str) -> None:
@@ -159,6 +221,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200)
     options = parser.parse_args()
     asyncio.run(run(options.folders, options.samples))
+    asyncio.run(run_daemon(options.folders, options.samples))
 
 
 if __name__ == "__main__":
