@@ -171,8 +171,7 @@ class Manager:
         self._problems.replace(key, scan.problems)
         if self._adoption is not None and scan.tree.writable:
             self._adoption.consider(scan)
-        if self.ready.is_set():
-            # Those of the first scan are turned into actors all together.
+        if self.ready.is_set():  # those of the first scan are turned into actors all together
             self._registry.flush_soon()
 
     def _watch_status_changed(self, status: WatchStatus) -> None:

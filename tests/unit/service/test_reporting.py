@@ -12,6 +12,7 @@ import pytest
 from jand.library.status import Mode, TreeStatus, WatchStatus
 from jand.lifecycle.events import EventLog
 from jand.model.record import PublicState, Transition
+from jand.model.state import Standing
 from jand.service.notify import watchdog_period
 from jand.service.reporting import NEGLECTED_S, Reporter, describe
 from tests.fakes.records import make_record
@@ -43,6 +44,9 @@ class Manager:
 
     def list(self) -> list[Record]:
         return self.records
+
+    def standings(self) -> list[Standing]:
+        return [Standing(record.id, record.state, record.transition) for record in self.records]
 
     def add(self, model_id: str, state: PublicState, transition: Transition | None = None) -> None:
         self.records.append(make_record(model_id, state=state, transition=transition))
@@ -125,12 +129,12 @@ async def test_who_wants_to_hear_of_ready_alone_hears_nothing_else() -> None:
 
 
 def test_the_status_is_one_line_about_what_is_going_on() -> None:
-    records = [make_record(f"m{number}", transition=Transition.STARTING) for number in range(5)]
-    records += [make_record("r", state=PublicState.RUNNING), make_record("d", state=PublicState.DOWNLOADING)]
+    models = [Standing(f"m{number}", PublicState.DOWNLOADED, Transition.STARTING) for number in range(5)]
+    models += [Standing("r", PublicState.RUNNING, None), Standing("d", PublicState.DOWNLOADING, None)]
     modes = WatchStatus({"models": TreeStatus(Mode.OFFLINE), "more": TreeStatus(Mode.EVENTS)}).modes
 
     assert (
-        describe(records, modes)
+        describe(models, modes)
         == "7 models, 1 running, 1 downloading, starting m0, m1, m2 and 2 more, models is offline"
     )
 
