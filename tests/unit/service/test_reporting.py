@@ -19,7 +19,7 @@ from tests.fakes.records import make_record
 from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from jand.model.record import Record
 
@@ -45,7 +45,7 @@ class Manager:
     def list(self) -> list[Record]:
         return self.records
 
-    def standings(self) -> list[Standing]:
+    def standings(self) -> Sequence[Standing]:
         return [Standing(record.id, record.state, record.transition) for record in self.records]
 
     def add(self, model_id: str, state: PublicState, transition: Transition | None = None) -> None:
