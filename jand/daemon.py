@@ -27,10 +27,12 @@ import structlog
 import jand
 from jand.api.app import create_app
 from jand.api.listen import Listeners, adopt_descriptor, inherited_sockets, load_tls, open_listeners
+from jand.api.remote_images import RemoteImages
 from jand.api.settings import ApiSettings, ListenSettings
 from jand.download import hardware
 from jand.download.downloader import Downloader
 from jand.download.neighbours import places_from
+from jand.download.repository import HUGGING_FACE
 from jand.download.reuse import Reuse
 from jand.download.settings import DownloadSettings, settings_from
 from jand.engine import sandbox
@@ -115,7 +117,14 @@ async def _serve(loaded: Loaded, logs: Logs, directory: Path, listener: Listener
     api = ApiSettings.of(settings)
     SECRETS.add(filter(None, [api.token]))
     reloads = _Reloads(loaded, live, api, listener, reporter)
-    app = create_app(manager, api, version_facts=_version_facts(), words=live.workers.words, reload=reloads.on_request)
+    app = create_app(
+        manager,
+        api,
+        version_facts=_version_facts(),
+        words=live.workers.words,
+        images=_remote_images(settings),
+        reload=reloads.on_request,
+    )
     signals.install(reload=reloads.on_hangup, dump=functools.partial(dump, manager))
     listen = ListenSettings.of(settings, inherited=_handed_over(), insists=loaded.is_given("socket"))
     listeners = await open_listeners(app, listen)
@@ -285,6 +294,14 @@ def _build(settings: Settings, directory: Path, budget: int, measured: int, logs
         reuse=Reuse(places_from(os.environ, Path.home()), download.endpoint, has_writer) if settings.reuse else None,
     )
     return Live(manager, workers, credentials, downloader, logs, measured)
+
+
+def _remote_images(settings: Settings) -> RemoteImages | None:
+    """Return what fetches images for requests, which is no business of the hub: neither its token nor its offline switch count."""
+    if not settings.remote_images:
+        return None
+    download = _download_settings(settings)
+    return RemoteImages(dataclasses.replace(download, endpoint=HUGGING_FACE, token=None, offline=False, stall_s=10.0))
 
 
 def _download_settings(settings: Settings) -> DownloadSettings:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from jand.api.ports import Manager
+    from jand.api.remote_images import RemoteImages
     from jand.api.settings import ApiSettings
 
 SHARED: Final = web.AppKey("shared", Shared)
@@ -35,11 +36,12 @@ def create_app(
     *,
     version_facts: Mapping[str, str],
     words: Words | None = None,
+    images: RemoteImages | None = None,
     reload: Callable[[], Awaitable[Mapping[str, Any]]] = cannot_reload,
 ) -> web.Application:
     """Return the application; `listen.open_listeners` serves it.
 
-    *words* is what workers wrote. *version_facts* go into `/version` beside our own; *reload* reads the settings again and returns what that did, as ReloadAnswer has it.
+    *images* fetches what requests name by address, and is closed with the application. *words* is what workers wrote. *version_facts* go into `/version` beside our own; *reload* reads the settings again and returns what that did, as ReloadAnswer has it.
     """
     shared = Shared(
         manager=manager,
@@ -49,10 +51,13 @@ def create_app(
         facts=version_facts,
         description=cache(lambda: openapi.describe(ROUTES, needs_token=guard.needs_token)),
         words=words or Words(),
+        images=images,
         reload=reload,
     )
     app = web.Application(middlewares=[request_id.name_request, answer_errors, guard.make_guard(settings)])
     app[SHARED] = shared
+    if images is not None:
+        app.on_cleanup.append(lambda _: images.close())
     app.on_response_prepare.append(request_id.show_name)
     app.on_response_prepare.append(guard.make_cors(settings))
     for route in ROUTES:

@@ -66,6 +66,7 @@ async def infer(call: Call[Nothing, Nothing], path: str, *, deployment: str = ""
     wanted = deployment or get_model(content)
     keep_alive_s = parse_duration(content.get("keep_alive"), param="keep_alive")
     try:
+        body = await with_images(call, wanted, content, body)
         async with call.shared.manager.use(wanted, keep_alive_s=keep_alive_s) as upstream:
             if deployment or upstream.model_id != wanted:
                 body = await run(rename, body, content, upstream.model_id)
@@ -83,6 +84,14 @@ async def infer(call: Call[Nothing, Nothing], path: str, *, deployment: str = ""
     except ModelNotFoundError as error:
         error.param = error.param or "model"
         raise
+
+
+async def with_images(call: Call[Nothing, Nothing], model: str, content: dict[str, Any], body: bytes) -> bytes:
+    """Return *body*, which was read as *content*, with the images in it that are named by address, where they are fetched and the model is local."""
+    images = call.shared.images
+    if images is None or call.shared.manager.get(model).spec.is_remote or not await images.put_in(content):
+        return body
+    return (await asyncio.to_thread(json.dumps, content)).encode()
 
 
 def get_model(content: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from jand.api.drain import Drain
     from jand.api.ports import Manager
+    from jand.api.remote_images import RemoteImages
     from jand.api.render import ModelObjects
     from jand.api.settings import ApiSettings
     from jand.lifecycle.words import Words
@@ -52,6 +53,8 @@ class Shared:
     description: Callable[[], bytes]
     words: Words
     reload: Callable[[], Awaitable[Mapping[str, Any]]]
+    images: RemoteImages | None = None
+    """What fetches images that a request names by address, where a setting allows that."""
     disk: DiskGauge = field(default_factory=DiskGauge)
 
 

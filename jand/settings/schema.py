@@ -215,6 +215,11 @@ class Settings(BaseModel):
         (), "a list of paths", "more directories that are watched like `models/` and never written to"
     )
     start_on_request: bool = _setting(True, "true or false", "the first request for a downloaded model starts it")
+    remote_images: bool = _setting(
+        False,
+        "true or false",
+        "fetch images that requests for local models name by http addresses, by the rules of downloads",
+    )
     keep_alive: float = _setting(
         300.0,
         "a number of seconds; 0 at once, negative never",
