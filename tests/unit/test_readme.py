@@ -1,4 +1,4 @@
-"""What README.md says exists, and the other way round: verbs, flags, settings, calls of the API, exit statuses."""
+"""What the README and the reference pages say exists, and the other way round: verbs, flags, settings, calls of the API, exit statuses."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 
+from jand import manual
 from jand.api.routes import ROUTES
 from jand.cli import errors
 from jand.cli.program import app
@@ -19,11 +20,16 @@ from jand.settings import known_settings
 from jand.settings.loading import shown
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGES = {"Command line": "commands", "Settings": "settings", "API": "api"}
 OWN_WORDS = frozenset({"root", "socket", "secrets"})
 """Settings whose default the README says in words, since it depends on the machine or is a table."""
 
 
 def section(title: str) -> str:
+    """Return what stands below a heading of the README, or the reference page of that title."""
+    page = PAGES.get(title)
+    if page is not None:
+        return manual.read(page)
     found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
     assert found, title
     return found[1]
@@ -31,7 +37,8 @@ def section(title: str) -> str:
 
 def table(title: str) -> list[list[str]]:
     """Return the cells of the first table in a section, without its heading."""
-    rows = [line for line in section(title).splitlines() if line.startswith("|")]
+    text = section(title).partition("\n## States\n")[0]
+    rows = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows[2:] if "---" not in row]
 
 
@@ -102,3 +109,9 @@ def test_the_model_json_of_the_readme_is_accepted_as_it_stands() -> None:
 def test_the_two_commands_are_targets_of_the_makefile(target: str) -> None:
     assert f"make {target}" in section("Two commands")
     assert re.search(rf"^{target}:", (Path(__file__).parents[2] / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_the_readme_names_every_reference_page() -> None:
+    named = {row[0] for row in table("Reference")}
+
+    assert named == {f"[`{page}`](jand/manual/{page}.md)" for page in manual.PAGES}
