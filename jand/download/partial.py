@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PIECE: Final = 8 << 20
 """How much is hashed at once when a partial is gone on: each piece is one turn at the interpreter's lock, and small ones starve beside a busy thread."""
 
-WRITE: Final = 256 << 10
+WRITE: Final = 512 << 10
 """How much is written and then hashed: what still lies in the processor's cache for the second."""
 
 _LOOK_EVERY: Final = 32 << 20

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Serve = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
-CONTENT = random.Random(1).randbytes(11 * BLOCK + 12345)
+CONTENT = random.Random(1).randbytes(7 * BLOCK + 12345)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ async def test_a_slow_line_is_told_as_it_comes(certificate: tuple[Path, ssl.SSLC
 
 
 async def test_a_sender_waits_while_too_many_pieces_are_out() -> None:
-    total = 64 * BLOCK
+    total = 48 * BLOCK
     sent = 0
 
     async def serve(writer: asyncio.StreamWriter) -> None:
