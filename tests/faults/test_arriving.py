@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -23,6 +24,7 @@ from tests.fakes.waiting import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from jand.library.findings import Found
     from tests.fakes.library import Watched
 
 MODELS = ("models/phi/deep/er/tuned.json", "models/phi/model.json")
@@ -343,6 +345,37 @@ async def test_a_binary_grows_under_its_json(watched: Watched, root: Path, outsi
         closed_at = time.monotonic()
     await until(lambda: size() == (200_000, True), 1.0, what="the whole binary")
     assert time.monotonic() - closed_at < 0.5
+    await watched.until_true_to_disk()
+
+
+@pytest.mark.timeout(30)
+async def test_a_copy_that_is_killed_is_told_and_may_be_gone_on_with(
+    watched: Watched, root: Path, outside: Path
+) -> None:
+    """W15: half a binary that nobody writes to any more is a problem; when the rest comes, it is a model."""
+    outside.mkdir()
+    whole = bare_header(outside / "phi.gguf", size=200_000)
+    add = root / "phi"
+    add.mkdir()
+    (add / "phi.json").write_text('{"origin": "someone/phi"}')
+    half = f"head -c 100000 {shlex.quote(str(whole))} > {shlex.quote(str(add / 'phi.gguf'))}"
+    copying = await asyncio.create_subprocess_shell(f"{half}; exec sleep 60 >> {shlex.quote(str(add / 'phi.gguf'))}")
+
+    def found() -> Found:
+        return watched.picture["models", "phi"].models[0]
+
+    await until(lambda: watched.models and found().binaries and found().binaries[0].writing, what="the copy under way")
+    assert found().error is None
+    copying.kill()
+    await copying.wait()
+    await until(lambda: found().error is not None, what="the copy that was cut")
+    assert found().error is not None
+    assert found().error.code == "incomplete-binary"  # type: ignore[union-attr]
+    await run(
+        *("dd", f"if={whole}", f"of={add / 'phi.gguf'}", "bs=1000", "skip=100", "seek=100", "conv=notrunc"),
+        "status=none",
+    )
+    await until(lambda: found().whole, what="the whole binary")
     await watched.until_true_to_disk()
 
 
