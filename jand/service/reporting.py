@@ -71,6 +71,8 @@ class Reporter:
         self._told = ""
         self._seen = -1
         self._neglected = False
+        self._asked_at = -1
+        self._loading = False
 
     async def run(self) -> None:
         """Report until cancelled; without beats, until READY was told."""
@@ -111,10 +113,17 @@ class Reporter:
         return [status] if status != before else []
 
     def _extension(self) -> list[str]:
-        loading = any(model.transition is Transition.STARTING for model in self._manager.standings())
-        if self._manager.ready.is_set() and not loading:
+        if self._manager.ready.is_set() and not self._is_loading():
             return []
         return [f"EXTEND_TIMEOUT_USEC={int(EXTENSION_S * 1e6)}"]
+
+    def _is_loading(self) -> bool:
+        """Whether a model starts; no model begins or ends to without an event, and to ask ten thousand at every beat costs more than all else in a quiet minute."""
+        last = self._manager.events.last_id
+        if last != self._asked_at:
+            self._asked_at = last
+            self._loading = any(model.transition is Transition.STARTING for model in self._manager.standings())
+        return self._loading
 
     def _sign_of_life(self) -> list[str]:
         if self._watchdog_s is None:

@@ -1,7 +1,7 @@
 """A start with many folders: cold and warm, beside a plain Python loop over the same files in the same run, and what it keeps in memory and takes when quiet.
 
 There are two such loops: one that walks, as anybody would write it, and a lean one that knows that there are two levels and never asks what a name is. Both run on the same files, in the same
-state of the page cache. What an interpreter and its imports take is measured with an empty root and taken off. Usage: python -m tests.bench.bench_start [FOLDERS] [--quiet SECONDS]
+state of the page cache. What an interpreter and its imports take is measured with an empty root and taken off. Usage: python -m tests.bench.bench_start [FOLDERS] [--rounds 5] [--quiet SECONDS]
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import json
 import os
 import shutil
 import socket
+import statistics
+import sys
 import tempfile
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psutil
 
@@ -26,7 +29,7 @@ from tests.fakes.daemon import DaemonProcess
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RUNS = 3
+ROUNDS = 5
 
 
 def lay_out(models: Path, folders: int) -> None:
@@ -101,11 +104,6 @@ def time_loop(loop: Callable[[Path], None], models: Path) -> Cost:
     return Cost(time.process_time() - cpu, time.perf_counter() - wall)
 
 
-def time_loops(loop: Callable[[Path], None], models: Path) -> Cost:
-    """Return the median of some runs."""
-    return sorted(time_loop(loop, models) for _ in range(RUNS))[RUNS // 2]
-
-
 async def time_start(root: Path) -> tuple[Cost, DaemonProcess]:
     """Start a daemon; what it took until it said that it is ready, by itself and without being asked."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told, tempfile.TemporaryDirectory() as scratch:
@@ -120,35 +118,45 @@ async def time_start(root: Path) -> tuple[Cost, DaemonProcess]:
         return Cost(used.user + used.system, wall), daemon
 
 
-async def time_starts(root: Path, *, cold: bool) -> Cost:
-    """Return the median of some starts, by its CPU time: other processes on the machine count for little."""
-    costs = []
-    for _ in range(RUNS):
-        if cold:
-            shutil.rmtree(root / ".jand", ignore_errors=True)
-        cost, daemon = await time_start(root)
-        costs.append(cost)
-        await daemon.__aexit__(None, None, None)
-    return sorted(costs)[RUNS // 2]
+async def time_whole_start(root: Path, *, cold: bool) -> Cost:
+    if cold:
+        shutil.rmtree(root / ".jand", ignore_errors=True)
+    cost, daemon = await time_start(root)
+    await daemon.__aexit__(None, None, None)
+    return cost
 
 
-async def main(folders: int, *, quiet_s: float) -> None:
+def median(costs: list[Cost]) -> Cost:
+    return Cost(statistics.median(cost.cpu for cost in costs), statistics.median(cost.wall for cost in costs))
+
+
+LOOPS: Final = {
+    "walk+stat+read": walk_and_read,
+    "lean list+stat+read": list_and_read,
+    "walk+stat": walk_and_stat,
+    "lean list+stat": list_and_stat,
+}
+
+
+async def main(folders: int, *, rounds: int, quiet_s: float) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root, empty = Path(scratch) / "root", Path(scratch) / "empty"
         lay_out(root / "models", folders)
         (empty / "models").mkdir(parents=True)
-        nothing = await time_starts(empty, cold=True)
-        read, lean_read = (time_loops(loop, root / "models") for loop in (walk_and_read, list_and_read))
-        stat, lean_stat = (time_loops(loop, root / "models") for loop in (walk_and_stat, list_and_stat))
-        cold = await time_starts(root, cold=True) - nothing
-        warm = await time_starts(root, cold=False) - nothing
-        print(
-            f"{folders} folders; a start with none takes {nothing.cpu:.2f} s of CPU, {nothing.wall:.2f} s by the clock"
-        )
-        print("cold, beside walk+stat+read:       ", cold.beside(read))
-        print("cold, beside the lean loop of these:", cold.beside(lean_read))
-        print("warm, beside walk+stat:            ", warm.beside(stat))
-        print("warm, beside the lean loop of these:", warm.beside(lean_stat))
+        costs: dict[str, list[Cost]] = defaultdict(list)
+        for _ in range(rounds):
+            # Side by side, so that a machine that slows down slows all of them down.
+            nothing = await time_whole_start(empty, cold=True)
+            costs["nothing"].append(nothing)
+            for name, loop in LOOPS.items():
+                costs[name].append(time_loop(loop, root / "models"))
+            costs["cold"].append(await time_whole_start(root, cold=True) - nothing)
+            costs["warm"].append(await time_whole_start(root, cold=False) - nothing)
+        found = {name: median(each) for name, each in costs.items()}
+        say(f"{folders} folders, medians of {rounds} rounds; a start with none takes {found['nothing'].wall:.2f} s")
+        for start, peers in (("cold", list(LOOPS)[:2]), ("warm", list(LOOPS)[2:])):
+            for peer in peers:
+                say(f"{start}, beside {peer}: {found[start].beside(found[peer])}")
         await watch_quiet(root, quiet_s)
 
 
@@ -163,13 +171,19 @@ async def watch_quiet(root: Path, quiet_s: float) -> None:
     await asyncio.sleep(quiet_s)
     after, took = process.cpu_times(), time.monotonic() - began
     cpu = (after.user + after.system - before.user - before.system) / took
-    print(f"resident {process.memory_info().rss / 1e6:.0f} MB, CPU over {quiet_s:.0f} quiet seconds {100 * cpu:.2f} %")
+    say(f"resident {process.memory_info().rss / 1e6:.0f} MB, CPU over {quiet_s:.0f} quiet seconds {100 * cpu:.2f} %")
     await daemon.__aexit__(None, None, None)
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", type=int, nargs="?", default=10_000)
     parser.add_argument("--quiet", type=float, default=60.0, help="how many seconds to watch it doing nothing")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
-    asyncio.run(main(given.folders, quiet_s=given.quiet))
+    asyncio.run(main(given.folders, rounds=given.rounds, quiet_s=given.quiet))
