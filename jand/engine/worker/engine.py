@@ -316,7 +316,7 @@ class Engine:
             self._threads.record(seconds, time.monotonic(), kind=generated)
             return
         counters.reading_s += seconds
-        if generated and read >= LEAST_CHUNK:
+        if read >= LEAST_CHUNK and any(slot.generating for slot in self._slots):
             fitting = int(read * STEP_S / max(seconds, 1e-6))
             self._chunk = max(LEAST_CHUNK, min(self._batch.capacity, (3 * self._chunk + fitting) // 4))
 
