@@ -9,7 +9,7 @@ demo: install
 
 test: install
 	@.ci/system-programs
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 soak: install
 	@.ci/system-programs

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -74,8 +74,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.line(line)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of pytest-xdist has left out; all of them collect the same tests, so one list is enough."""
+    told = getattr(node, "workeroutput", {}).get("left out")
+    if told:
+        node.config.stash[LEFT_OUT] = told
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run that must be complete (CI) where something was left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left out"] = session.config.stash[LEFT_OUT]
     if session.config.stash[LEFT_OUT] and os.environ.get("JAND_TEST_COMPLETE"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
