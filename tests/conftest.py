@@ -29,6 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "needs(*programs): the system programs without which the test is left out, by name"
     )
     config.stash[LEFT_OUT] = []
+    # No test sees the settings of whoever runs it; here and not in a fixture, since those of a whole module come before those of a test.
+    for name in list(os.environ):
+        if name.startswith(("JAND_", "HF_", "HUGGING_FACE_")) or name == "XDG_RUNTIME_DIR":
+            del os.environ[name]
     # pytest-asyncio asks for "the current loop" before its first test, and Python 3.11 would make one that nobody ever closes.
     asyncio.set_event_loop(None)
 
@@ -86,7 +90,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run that must be complete (CI) where something was left out."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["left out"] = session.config.stash[LEFT_OUT]
-    if session.config.stash[LEFT_OUT] and os.environ.get("JAND_TEST_COMPLETE"):
+    if session.config.stash[LEFT_OUT] and os.environ.get("TEST_COMPLETE"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -94,14 +98,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def soak(pytestconfig: pytest.Config) -> bool:
     """Whether this run takes the large counts."""
     return bool(pytestconfig.getoption("--soak"))
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the JAND_*, HF_* and XDG_RUNTIME_DIR of whoever runs it."""
-    for name in list(os.environ):
-        if name.startswith(("JAND_", "HF_", "HUGGING_FACE_")) or name == "XDG_RUNTIME_DIR":
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -55,6 +55,9 @@ HangTimeoutFlag = Annotated[
     str | None, _flag("--hang-timeout", "SECONDS", "How long a worker may give no sign of life.")
 ]
 StopTimeoutFlag = Annotated[str | None, _flag("--stop-timeout", "SECONDS", "How long answers may go on after a stop.")]
+RemoteImagesFlag = Annotated[
+    bool | None, typer.Option("--remote-images/--no-remote-images", help="Fetch images that requests name by address.")
+]
 SandboxFlag = Annotated[bool | None, typer.Option("--sandbox/--no-sandbox", help="Confine workers.")]
 LogLevelFlag = Annotated[str | None, _flag("--log-level", "LEVEL", "debug, info, warning or error.")]
 LogFormatFlag = Annotated[str | None, _flag("--log-format", "FORMAT", "auto, text or json.")]
@@ -102,6 +105,7 @@ def serve(
     hang_timeout: HangTimeoutFlag = None,
     stop_timeout: StopTimeoutFlag = None,
     sandbox: SandboxFlag = None,
+    remote_images: RemoteImagesFlag = None,
     log_level: LogLevelFlag = None,
     log_format: LogFormatFlag = None,
     log_file: LogFileFlag = None,

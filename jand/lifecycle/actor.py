@@ -70,6 +70,7 @@ class Actor:
         self.running: Running | None = None
         self._in_force: tuple[Found, Spec] | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._runs = 0
         self.loaded: float | None = None
         self._idle = IdleTimer(self._idle_too_long)
         self._yielding = False
@@ -98,7 +99,10 @@ class Actor:
     @property
     def busy(self) -> bool:
         """Whether it may not be stopped now to make room."""
-        return self.in_flight > 0 or self._state is not State.RUNNING
+        woken = (
+            self.waiting > 0 and not self._yielding
+        )  # requests that it was started for, which have not had their turn of the loop yet
+        return self.in_flight > 0 or woken or self._state is not State.RUNNING
 
     @property
     def pinned(self) -> bool:
@@ -240,7 +244,7 @@ class Actor:
     # How commands are carried out.
 
     async def _reach_running(self, spec: Spec | None, *, by_request: bool) -> Running:
-        started_here = False
+        runs_before: int | None = None  # while it waits for a start: how many had come to an end well by then
         while True:
             if self._removed:
                 raise refusals.removed(self.id)
@@ -249,14 +253,17 @@ class Actor:
             if self._state is State.DOWNLOADING:
                 raise refusals.downloading(self.id, self.error)
             if self._state is State.DOWNLOADED:
-                if started_here:
+                # A model that ran and has gone again, to make room, before the request that it was started for could wake, is started anew.
+                if runs_before is not None and not (by_request and self._runs > runs_before):
                     raise self._last_failure or refusals.stopped_midway(self.id)
                 if by_request and not self._around.start_on_request:
                     raise refusals.not_running(self.id)
                 if by_request and self.crashes.is_loop:
                     raise refusals.crash_loop(self.id, self.error)
                 self._begin_start(spec)
-            started_here = started_here or self._state is State.STARTING
+                runs_before = None
+            if self._state is State.STARTING and runs_before is None:
+                runs_before = self._runs
             await self._changes.heard()
 
     def _begin_start(self, spec: Spec | None) -> None:
@@ -305,6 +312,7 @@ class Actor:
             self._around.tasks.spawn(self._end(force=True, grace_s=0.0), name=f"stop {self.id}")
             return
         self._yielding = False
+        self._runs += 1
         self.ready_at = self.used_at = time.monotonic()
         self._move(Happening.READY)
         self._arm()

@@ -382,7 +382,7 @@ async def test_a_copy_shares_the_binaries_and_deleting_either_leaves_the_other_w
             copy = await daemon.call(
                 "POST",
                 "/v1/models/noise/copy",
-                {"id": name, "parameters": {"init": {"ctx_len": 100_000_000}}},
+                {"id": name, "parameters": {"init": {"ctx_len": 10_000_000}}},
                 status=201,
             )
             assert (copy["download_url"], copy["path"]) == (NAME, f"models/noise/{name}.json")

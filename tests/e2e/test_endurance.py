@@ -7,7 +7,9 @@ import contextlib
 import json
 import random
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -20,7 +22,7 @@ from tests.fakes.metrics import read_metrics
 from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     import aiohttp
 
@@ -118,12 +120,17 @@ async def test_two_models_that_do_not_fit_together_under_sixteen_clients(tmp_pat
     assert max(waits) < 2 * TURN_S
 
 
-async def test_starts_and_stops_leave_nothing_behind(tmp_path: Path, soak: bool) -> None:
+@pytest.fixture
+def sockets() -> Iterator[Path]:
+    """Make a directory whose path is short enough for sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="jand-test-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+async def test_starts_and_stops_leave_nothing_behind(tmp_path: Path, sockets: Path, soak: bool) -> None:
     """No process, descriptor, socket or memory is left in the daemon, however often a model starts and stops."""
     cycles = 1000 if soak else 20
     settled = cycles // 4
-    sockets = tmp_path / "tmp"
-    sockets.mkdir()
     tiny_models.install(tmp_path / "models", "a")
     figures: list[dict[str, Any]] = []
     async with DaemonProcess(tmp_path, "--log-level", "warning", environ={"TMPDIR": str(sockets)}) as daemon:

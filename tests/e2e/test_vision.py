@@ -164,9 +164,11 @@ async def test_same_image_in_many_requests_at_once_is_encoded_once(ask: Asker) -
 
 
 async def test_streams_while_others_bring_images(ask: Asker) -> None:
-    """A stream of text flows on, unchanged, while images are encoded and decoded, and answers about images stream too."""
-    wanted = {"prompt": "hello world", "max_tokens": 200, "seed": 1, **GREEDY}
-    alone = said(await ask.ok(TEXT, **wanted))
+    """A stream of text flows on to its end while images are encoded and decoded, and answers about images stream too.
+
+    Its text is not compared: kernels differ by the size of a batch, and weights made by chance give many near-ties.
+    """
+    wanted = {"prompt": "hello world", "max_tokens": 200, "seed": 1, "ignore_eos": True, **GREEDY}
     flowing = asyncio.create_task(ask.stream(TEXT, **wanted))
     looked = await asyncio.gather(
         *(
@@ -174,7 +176,9 @@ async def test_streams_while_others_bring_images(ask: Asker) -> None:
             for number in range(8)
         )
     )
-    assert streamed(await flowing) == alone
+    flowed = await flowing
+    assert streamed(flowed)
+    assert [choice["finish_reason"] for event in flowed[-2:] for choice in event["choices"]][-1] == "length"
     assert all(event["choices"][0]["finish_reason"] for events in looked for event in events[-1:])
 
 

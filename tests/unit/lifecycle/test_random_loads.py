@@ -89,10 +89,12 @@ async def ask(house: House, wanted: Ask) -> bool:
 async def play(models: list[Model], asks: list[Ask]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         house = House(Path(folder), models)
-        async with asyncio.timeout(PATIENCE_S):
-            answered = await asyncio.gather(*(ask(house, wanted) for wanted in asks))
-        assert all(actor.in_flight == actor.waiting == 0 for actor in house.actors)
-        await house.tasks.close()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                answered = await asyncio.gather(*(ask(house, wanted) for wanted in asks))
+            assert all(actor.in_flight == actor.waiting == 0 for actor in house.actors)
+        finally:
+            await house.tasks.close()
     for wanted, well in zip(asks, answered, strict=True):
         pinned = sum(model.need for number, model in enumerate(models) if model.pinned and number != wanted.model)
         if models[wanted.model].need + pinned <= BUDGET:
