@@ -12,11 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import structlog
 
-from jand.errors import (
-    JandError,
-    NoRoomError,
-    WorkerDiedError,
-)
+from jand.errors import JandError, NoRoomError, WorkerDiedError
 from jand.library.findings import FILE_ERRORS
 from jand.lifecycle import portrait, refusals
 from jand.lifecycle.awaited import outstanding
@@ -262,8 +258,8 @@ class Actor:
                     raise refusals.crash_loop(self.id, self.error)
                 self._begin_start(spec)
                 runs_before = None
-            if self._state is State.STARTING and runs_before is None:
-                runs_before = self._runs
+            if self._state is State.STARTING:
+                runs_before = self._runs if runs_before is None else runs_before
             await self._changes.heard()
 
     def _begin_start(self, spec: Spec | None) -> None:
