@@ -377,6 +377,20 @@ async def test_a_file_system_that_tells_nothing_is_polled(root: Path, log: Path,
         await subject.until(models=["models/below/model.json", "models/beside/model.json"])
 
 
+@pytest.mark.needs("unshare", "mount", "bindfs")
+async def test_a_file_system_in_user_space_is_polled(root: Path, log: Path, tmp_path: Path) -> None:
+    """W12: the kernel does not hear of what comes into a FUSE file system by another way than through its mount."""
+    source = tmp_path / "source"
+    add_model(source / "below")
+    mount = f'bindfs -o nonempty {source} {root} && exec "$@"'
+    async with child(root, "unshare", "-m", "sh", "-c", mount, "sh", log=log) as subject:
+        await subject.until(models=["models/below/model.json"], mode="polling", codes=[])
+        add_model(source / "beside")
+        await subject.until(models=["models/below/model.json", "models/beside/model.json"])
+        shutil.rmtree(source / "below")
+        await subject.until(models=["models/beside/model.json"])
+
+
 async def test_a_tree_that_is_only_read_is_watched_and_never_written_to(tmp_path: Path, root: Path) -> None:
     """No cookie is placed there, and a dead reader is noticed all the same."""
     extra = tmp_path / "extra"
