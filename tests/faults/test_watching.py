@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from watchdog.utils import BaseThread
 
@@ -383,12 +384,18 @@ async def test_a_file_system_in_user_space_is_polled(root: Path, log: Path, tmp_
     source = tmp_path / "source"
     add_model(source / "below")
     mount = f'bindfs -o nonempty {source} {root} && exec "$@"'
-    async with child(root, "unshare", "-m", "sh", "-c", mount, "sh", log=log) as subject:
-        await subject.until(models=["models/below/model.json"], mode="polling", codes=[])
-        add_model(source / "beside")
-        await subject.until(models=["models/below/model.json", "models/beside/model.json"])
-        shutil.rmtree(source / "below")
-        await subject.until(models=["models/beside/model.json"])
+    try:
+        async with child(root, "unshare", "-m", "sh", "-c", mount, "sh", log=log) as subject:
+            await subject.until(models=["models/below/model.json"], mode="polling", codes=[])
+            add_model(source / "beside")
+            await subject.until(models=["models/below/model.json", "models/beside/model.json"])
+            shutil.rmtree(source / "below")
+            await subject.until(models=["models/beside/model.json"])
+    finally:
+        # It serves the mount in the background, and by that keeps the namespace in which alone it is mounted.
+        for process in psutil.process_iter(["cmdline"]):
+            if str(source) in (process.info["cmdline"] or ()):
+                process.terminate()
 
 
 async def test_a_tree_that_is_only_read_is_watched_and_never_written_to(tmp_path: Path, root: Path) -> None:
