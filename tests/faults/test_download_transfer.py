@@ -174,6 +174,7 @@ def open_files() -> list[str]:
     return links
 
 
+@pytest.mark.timeout(60)
 async def test_whoever_waits_for_another_attempt_holds_no_descriptor(hub: FakeHub, tmp_path: Path) -> None:
     """Thousands of models may wait for a hub that is away."""
     names = [f"{number}.Q4_K_M.gguf" for number in range(40)]
@@ -183,7 +184,7 @@ async def test_whoever_waits_for_another_attempt_holds_no_descriptor(hub: FakeHu
         plan = await downloader.plan(spec_of(download_url=names), tmp_path, {})
         task = asyncio.ensure_future(downloader.fetch(plan, tmp_path, owner=OWNER, on_progress=lambda _: None))
         await until(lambda: len(hub.seen("cdn")) >= 4)
-        await until(lambda: not any(link.startswith(str(tmp_path)) for link in open_files()))
+        await until(lambda: not any(link.startswith(str(tmp_path)) for link in open_files()), 30.0)
         assert len(downloader.under_way) == 40
         task.cancel()
         await asyncio.wait([task])
