@@ -77,6 +77,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
         yield from _root(Janroot(settings.root))
         yield from _secrets(Janroot(settings.root))
     yield _hub(patient.environ)
+    yield _service()
     yield from _daemon(patient)
 
 
@@ -235,6 +236,26 @@ def _secrets(root: Janroot) -> Iterator[Finding]:
             yield Finding(
                 "secrets", Verdict.WRONG, f"others can read {path}, so jand does not use it", f"chmod 600 {path}"
             )
+
+
+def _service() -> Finding:
+    """Look for the files of the service, the machine's and one's own."""
+    from jand.cli.service import site_of  # noqa: PLC0415 - as above
+    from jand.service import install  # noqa: PLC0415 - as above
+
+    edges = {install.Found.MISSING.value, install.Found.DIFFERENT.value}
+    for user, whose, flag in ((False, "the machine's", ""), (True, "your own", " --user")):
+        found = {did.what for did in install.status(site_of(user=user, root=None, into=None))}
+        if install.Found.MISSING.value in found:
+            continue
+        if found & edges:
+            hint = f"bring them up to date: jand service install{flag}"
+            return Finding(
+                "service", Verdict.WARNING, f"the files of {whose} service are of another version or place", hint
+            )
+        return Finding("service", Verdict.GOOD, f"{whose} service is in place")
+    hint = "to have it start with the machine: sudo jand service install, or for you alone: jand service install --user"
+    return Finding("service", Verdict.GOOD, "it is not installed as a service", hint)
 
 
 def _hub(environ: Mapping[str, str]) -> Finding:

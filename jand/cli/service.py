@@ -65,7 +65,7 @@ def install(
 ) -> None:
     from jand.service import install as installing  # noqa: PLC0415 - the help needs none of it
 
-    site = _site(user=user, root=root, into=into)
+    site = site_of(user=user, root=root, into=into)
     if only_print:
         _print_all(site)
         return
@@ -95,7 +95,7 @@ def uninstall(
 
     if into is None:
         _check_privileges(user=user)
-    _report(installing.uninstall(_site(user=user, root=root, into=into), force=force), json=json)
+    _report(installing.uninstall(site_of(user=user, root=root, into=into), force=force), json=json)
 
 
 @verbs.command(
@@ -109,12 +109,12 @@ def uninstall(
 def status(user: UserFlag = False, root: RootFlag = None, into: IntoFlag = None, json: JsonOption = False) -> int:
     from jand.service import install as installing  # noqa: PLC0415 - as above
 
-    found = installing.status(_site(user=user, root=root, into=into))
+    found = installing.status(site_of(user=user, root=root, into=into))
     _report(found, json=json)
     return errors.FAILED if any(did.what == installing.Found.MISSING for did in found) else 0
 
 
-def _site(*, user: bool, root: Path | None, into: Path | None) -> Site:
+def site_of(*, user: bool, root: Path | None, into: Path | None) -> Site:
     from jand.service import placing  # noqa: PLC0415 - as above
 
     home = Path.home()

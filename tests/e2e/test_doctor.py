@@ -30,7 +30,9 @@ async def test_a_machine_that_is_well(tmp_path: Path) -> None:
         found = await findings(shell, "--root", str(tmp_path))
 
     assert "nothing is wrong" in shown
-    assert {"python", "engine", "memory", "files", "settings", "folder", "disk", "hub", "daemon"} <= set(found)
+    assert {"python", "engine", "memory", "files", "settings", "folder", "disk", "hub", "service", "daemon"} <= set(
+        found
+    )
     assert all(one["verdict"] != "wrong" for one in found.values())
     assert str(daemon.socket) in found["daemon"]["message"]
 
