@@ -6,6 +6,7 @@ Nothing here registers anything: what is written goes the way of any airdrop. A 
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,14 @@ from pydantic import ValidationError
 
 from jand import atomic
 from jand.download.repository import find_hub_address, parse_reference
-from jand.errors import BadOriginError, BadRequestError, ModelExistsError, ModelNotFoundError, NotPossibleError
+from jand.errors import (
+    BadOriginError,
+    BadRequestError,
+    DiskFullError,
+    ModelExistsError,
+    ModelNotFoundError,
+    NotPossibleError,
+)
 from jand.library import generated
 from jand.library.findings import Role
 from jand.model import complaints, secrets
@@ -34,6 +42,8 @@ if TYPE_CHECKING:
 
 SAFE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """What a file or folder made from a request may be called; `fullmatch` alone, since `$` also matches before a final newline."""
+
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 SECRET_MODE: Final = 0o600
 OPEN_MODE: Final = 0o644
@@ -225,7 +235,10 @@ def _text_of(draft: Draft) -> bytes:
 
 
 def write(draft: Draft) -> None:
-    """Write the JSON (blocks for disk I/O), for its owner alone where there is a key in it. Raises ModelExistsError where the file is there, NotPossibleError where the disk refuses or the folder is a link."""
+    """Write the JSON (blocks for disk I/O), for its owner alone where there is a key in it.
+
+    Raises ModelExistsError where the file is there, DiskFullError where there is no room, NotPossibleError where the disk refuses otherwise or the folder is a link.
+    """
     made = False
     try:
         with contextlib.suppress(FileExistsError):
@@ -243,6 +256,8 @@ def write(draft: Draft) -> None:
             with contextlib.suppress(OSError):
                 draft.directory.rmdir()
         message = f"cannot write {draft.path}: {(error.strerror or str(error)).lower()}"
+        if error.errno in NO_ROOM:
+            raise DiskFullError(message, hint="make room on the disk, then register it again") from error
         raise NotPossibleError(message, hint="check the disk and its permissions") from error
 
 

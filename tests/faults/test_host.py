@@ -82,7 +82,7 @@ async def test_a_full_disk_is_told_and_forgotten_when_there_is_room(tmp_path: Pa
     async with inside(tmp_path, "-t tmpfs -o size=256k none", tmp_path) as daemon:
         within(daemon, "sh", "-c", f"dd if=/dev/zero of={tmp_path}/filler bs=1k 2>/dev/null; true")
         status, refused = await register(daemon, "one")
-        assert (status, refused["error"]["code"]) == (409, "not-possible")
+        assert (status, refused["error"]["code"]) == (507, "disk-full")
         assert "cannot write models/one/one.json: no space left on device" in refused["error"]["message"]
         assert await daemon.models_by_id() == {}
         within(daemon, "rm", f"{tmp_path}/filler")

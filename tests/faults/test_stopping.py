@@ -17,6 +17,10 @@ import pytest
 from jand.client import Client
 from tests.fakes import gguf_files
 from tests.fakes.daemon import DaemonProcess
+from tests.fakes.daemon_downloading import SLOW, daemon_at, drop, fetched, is_released, until_bytes
+from tests.fakes.downloading import NAME, REPO, contents, digest_of, noise
+from tests.fakes.hub import FakeHub
+from tests.fakes.hub_files import MIB
 from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
@@ -127,3 +131,35 @@ async def test_warnings_of_python_that_are_errors(tmp_path: Path) -> None:
         assert await daemon.wait() == 0
         told = [line for line in daemon.log().splitlines() if "Warning" in line or "Traceback" in line]
         assert told == []
+
+
+async def test_sigterm_while_a_binary_is_fetched(tmp_path: Path) -> None:
+    """It ends at once, what came is kept under its partial name alone, and the next start goes on from there."""
+    content = noise(8 * MIB)
+    async with FakeHub(rate=SLOW) as hub:
+        hub.add(REPO, {NAME: content})
+        async with daemon_at(hub, tmp_path) as daemon:
+            folder = drop(daemon)
+            await until_bytes(daemon, 2 * MIB)
+            (partial,) = (folder / ".jand-part").glob("*.part")
+            daemon.signal(signal.SIGTERM)
+            began = time.monotonic()
+            assert await daemon.wait() == 0
+            assert time.monotonic() - began < LONGEST_S
+            assert not daemon.socket.exists()
+            assert {path.name for path in folder.iterdir()} == {"noise.json", ".jand-part"}
+            assert is_released(partial)
+            came = partial.stat().st_size
+            assert content[:came] == partial.read_bytes()
+            sent = fetched(hub)
+            hub.rate = None
+            daemon.spawn()
+            await daemon.ready()
+            await daemon.until_state("noise", "downloaded")
+            log = daemon.log()
+
+    assert came >= 2 * MIB
+    assert hub.seen("cdn")[-1].start == came
+    assert fetched(hub) - sent == len(content) - came
+    assert contents(folder) == {NAME: digest_of(content), "noise.json": digest_of((folder / "noise.json").read_bytes())}
+    assert "Traceback" not in log
