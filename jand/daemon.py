@@ -53,6 +53,7 @@ from jand.log import SECRETS
 from jand.paths import Janroot, shipped_example
 from jand.service.dump import dump
 from jand.service.launchd import activated_descriptors
+from jand.service.limits import check_address_space
 from jand.service.live import Live
 from jand.service.lock import PidFile, RootLock
 from jand.service.notify import Both, Notifier, reloading, watchdog_period
@@ -88,6 +89,7 @@ async def run(loaded: Loaded, logs: Logs, *listeners: Listener) -> int:
     settings = loaded.settings
     root = Janroot(settings.root)
     notifier = Both(Notifier(os.environ), *listeners)
+    check_address_space()
     lock = RootLock(root.own)
     lock.acquire()
     pid_file = PidFile(settings.pid_file) if settings.pid_file is not None else None

@@ -20,8 +20,10 @@ from jand.errors import (
     JandError,
     MethodNotAllowedError,
     ModelNotFoundError,
+    NoRoomError,
     UnknownRouteError,
 )
+from jand.errors.scarcity import MEMORY_HINT, is_out_of_memory, lack_of_memory
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -220,6 +222,9 @@ def as_ours(error: Exception, request: web.Request) -> JandError:
         case web.RequestPayloadError():
             cause = str(error).rpartition("message:")[2].strip()
             return BadRequestError(f"cannot read the body: {cause}", hint="is it packed as its Content-Encoding says?")
+        case _ if is_out_of_memory(error):
+            log.error("request refused", method=request.method, path=request.path, reason=lack_of_memory())
+            return NoRoomError(f"cannot answer: {lack_of_memory()}", hint=MEMORY_HINT)
         case _:
             return unexpected(error, method=request.method, path=request.path)
 

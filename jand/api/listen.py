@@ -130,12 +130,30 @@ def load_tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
 
 
 def load_certificate(context: ssl.SSLContext, cert: Path, key: Path) -> None:
+    check_readable(cert, "certificate")
+    check_readable(key, "certificate's key")
     try:
         context.load_cert_chain(cert, key)
     except (OSError, ssl.SSLError) as error:
         cause = getattr(error, "reason", None) or error.strerror or "it cannot be read"
         raise SettingsError(
             f"cannot use the certificate {cert} with {key}: {cause}", hint="both must be PEM files"
+        ) from error
+
+
+def check_readable(path: Path, what: str) -> None:
+    """Raise SettingsError that names *path* where it cannot be read: OpenSSL does not say which of its two files it means."""
+    try:
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        raise SettingsError(
+            f"cannot use the {what} {path}: it is not there",
+            hint="correct tls_cert and tls_key, or make them: jand service certificate",
+        ) from error
+    except OSError as error:
+        raise SettingsError(
+            f"cannot use the {what} {path}: {(error.strerror or 'it cannot be read').lower()}",
+            hint=f"the daemon runs as uid {os.geteuid()}: give it the file, or let its group read it (chown, chmod)",
         ) from error
 
 

@@ -88,6 +88,18 @@ def read_token(path: Path) -> str:
         with path.open(encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode
             token = file.readline(4096).strip()
+    except FileNotFoundError as error:
+        raise SettingsError(
+            f"cannot read token_file {path}: it is not there",
+            hint="write the token into its first line, or correct token_file",
+            param="token_file",
+        ) from error
+    except PermissionError as error:
+        raise SettingsError(
+            f"cannot read token_file {path}: it may not be read",
+            hint=f"the daemon runs as uid {os.geteuid()}: give it the file, or let its group read it (chown, chmod)",
+            param="token_file",
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
         raise SettingsError(f"cannot read token_file {path}: {cause}", hint="its first line is the token") from error

@@ -51,6 +51,7 @@ DATA: Final = 65
 NOT_FOUND: Final = 66
 UNAVAILABLE: Final = 69
 SOFTWARE: Final = 70
+LACK: Final = 71
 EXISTS: Final = 73
 TRY_LATER: Final = 75
 REFUSED: Final = 77

@@ -19,6 +19,7 @@ import jand
 from jand.cli import errors
 from jand.cli.verbs import VERBS, with_examples
 from jand.errors import JandError
+from jand.errors.scarcity import MEMORY_HINT, is_out_of_memory, lack_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +90,11 @@ def run(arguments: Sequence[str]) -> int:
         return errors.report_usage(message, error.exit_code) if message else error.exit_code
     except typer.Abort:
         return errors.INTERRUPTED
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            return errors.report(
+                errors.Failure(f"cannot go on: {lack_of_memory()}", hint=MEMORY_HINT, status=errors.LACK)
+            )
         traceback.print_exc()
         return errors.SOFTWARE
     if not arguments:

@@ -13,6 +13,7 @@ from jand.cli import errors
 from jand.cli.output import say
 from jand.cli.verbs import described
 from jand.service.logfile import open_log
+from jand.service.signals import last_resort
 from jand.settings import load
 
 if TYPE_CHECKING:
@@ -130,12 +131,15 @@ def _serve(loaded: Loaded, log_file: log.LogFile | None, *listeners: Listener) -
     from jand import daemon  # noqa: PLC0415 - all of the daemon, which the help of every verb would wait for
 
     settings = loaded.settings
-    with log.logging_to(
-        log_file,
-        level=settings.log_level,
-        form=settings.log_format,
-        journal_stream=os.environ.get("JOURNAL_STREAM", ""),
-    ) as logs:
+    with (
+        log.logging_to(
+            log_file,
+            level=settings.log_level,
+            form=settings.log_format,
+            journal_stream=os.environ.get("JOURNAL_STREAM", ""),
+        ) as logs,
+        last_resort(),
+    ):
         return asyncio.run(daemon.run(loaded, logs, *listeners))
 
 

@@ -90,6 +90,7 @@ def logging_to(
         structlog.processors.add_log_level,
         shapes.add_time,
         shapes.add_logger,
+        shapes.shorten_scarcity,
         structlog.processors.StackInfoRenderer(),
         structlog.processors.ExceptionRenderer(),
         lambda _logger, _method, event: line_of(event),
@@ -164,7 +165,9 @@ class _LibraryHandler(logging.Handler):
         try:
             event = make_event(record.getMessage(), record.levelname.lower(), record.name)
             if record.exc_info and record.exc_info[0] is not None:
-                event["exception"] = logging.Formatter().formatException(record.exc_info)
+                event["exc_info"] = record.exc_info
+                if "exc_info" in shapes.shorten_scarcity(None, "", event):
+                    event["exception"] = logging.Formatter().formatException(event.pop("exc_info"))
             self._sink.write(self._line_of(event))
         except Exception:
             self.handleError(record)

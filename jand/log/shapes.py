@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from jand.errors.scarcity import MEMORY_HINT, is_out_of_memory, lack_of_memory
 from jand.paths import printable
 
 if TYPE_CHECKING:
@@ -28,6 +30,17 @@ def make_event(text: str, level: str, logger: str, **facts: object) -> Event:
 
 def add_time(_logger: object, _method: str, event: Event) -> Event:
     event["timestamp"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    return event
+
+
+def shorten_scarcity(_logger: object, _method: str, event: Event) -> Event:
+    """Let lack of memory be a sentence and no traceback: it comes everywhere at once, and says nothing of the place where it came."""
+    found = event.get("exc_info")
+    error = sys.exc_info()[1] if found is True else found[1] if isinstance(found, tuple) else found
+    if isinstance(error, BaseException) and is_out_of_memory(error):
+        del event["exc_info"]
+        event["reason"] = lack_of_memory()
+        event["hint"] = MEMORY_HINT
     return event
 
 

@@ -124,7 +124,9 @@ class Credentials:
         return Credential(key, f"the environment variable {name}")
 
     def _from_file(self, name: str) -> Credential:
-        return Credential(_read(self._directory / name, f"file:{name}", private=True), f"secrets/{name}")
+        path = self._directory / name
+        missing = f"write the key into {path} and give it mode 600"
+        return Credential(_read(path, f"file:{name}", missing=missing, private=True), f"secrets/{name}")
 
     def _from_systemd(self, name: str) -> Credential:
         place = self._environ.get("CREDENTIALS_DIRECTORY", "")
@@ -135,15 +137,23 @@ class Credentials:
                 param="API-KEY",
             )
         # systemd alone decides who can enter that directory.
-        return Credential(_read(Path(place) / name, f"credential:{name}", private=False), f"the credential {name}")
+        missing = "let LoadCredential= of the daemon's unit name it (see: jand manual service) and restart the daemon"
+        path = Path(place) / name
+        return Credential(_read(path, f"credential:{name}", missing=missing, private=False), f"the credential {name}")
 
 
-def _read(path: Path, reference: str, *, private: bool) -> str:
+def _read(path: Path, reference: str, *, missing: str, private: bool) -> str:
+    """Return the key that *path* holds; *missing* is what mends that there is none."""
     try:
         # A pipe must not make the open wait.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise _unreadable(reference, f"{path} is not there", hint=missing) from None
+    except PermissionError:
+        hint = f"the daemon runs as uid {os.geteuid()}: give it the file, or let its group read it (chown, chmod)"
+        raise _unreadable(reference, f"{path} may not be read", hint=hint) from None
     except OSError as error:
-        raise _unreadable(reference, (error.strerror or "it cannot be read").lower()) from None
+        raise _unreadable(reference, f"{path}: {(error.strerror or 'it cannot be read').lower()}") from None
     try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):

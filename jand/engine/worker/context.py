@@ -15,6 +15,7 @@ from jand.engine.protocol import DEFAULT_CTX_LEN
 from jand.engine.worker.llama import lib
 from jand.engine.worker.options import CACHE_TYPES, FLASH_ATTENTION, MICRO_BATCH
 from jand.errors import StartError
+from jand.errors.scarcity import or_raise_the_limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -247,7 +248,7 @@ def _open(weights: Weights, parameters: Any, sequences: int, ctx_len: int) -> Co
     if not handle:
         raise StartError(
             f"llama.cpp cannot make a context of {parameters.n_ctx} tokens for {sequences} at a time",
-            hint="lower ctx_len or n_parallel; the last lines of the worker's log say more",
+            hint=f"lower ctx_len or n_parallel{or_raise_the_limit()}; the last lines of the worker's log say more",
             reason="context-failed",
         )
     return Context(weights, handle, sequences, ctx_len, unified=bool(parameters.kv_unified))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jand.engine.worker.llama import lib
 from jand.errors import StartError
+from jand.errors.scarcity import or_raise_the_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -133,7 +134,9 @@ def load(paths: Sequence[str], options: Options, on_progress: Callable[[float], 
         handle = lib.llama_model_load_from_splits(names, len(paths), parameters)
     if not handle:
         raise StartError(
-            f"llama.cpp cannot load {paths[0]}", hint="the last lines of the worker's log say why", reason="load-failed"
+            f"llama.cpp cannot load {paths[0]}",
+            hint=f"the last lines of the worker's log say why{or_raise_the_limit()}",
+            reason="load-failed",
         )
     return Weights(handle)
 
