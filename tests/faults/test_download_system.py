@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import signal
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fakes.daemon_downloading import SLOW, daemon_at, drop, fetched, model_of, until_bytes, until_error
 from tests.fakes.downloading import NAME, REPO, contents, digest_of, noise
+from tests.fakes.faulty import compile_library, variables
 from tests.fakes.hub import FakeHub
 from tests.fakes.hub_faults import Fault
 from tests.fakes.hub_files import MIB
@@ -20,12 +19,12 @@ from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(60)
 
 CONTENT = noise(8 * MIB)
 YEAR_S = 365 * 86400
-SOURCE = Path(__file__).parents[1] / "fakes" / "faulty_system.c"
 
 
 @pytest.fixture
@@ -38,15 +37,13 @@ async def hub() -> AsyncIterator[FakeHub]:
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compile what stands between the daemon and its system."""
-    built = tmp_path_factory.mktemp("faulty") / "faulty_system.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", built, SOURCE], check=True, timeout=30)
-    return built
+    return compile_library(tmp_path_factory.mktemp("faulty"))
 
 
 @pytest.fixture
 def faulty(library: Path, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "faults").mkdir()
-    return {"LD_PRELOAD": str(library), "FAULTS": str(tmp_path / "faults")}
+    return variables(library, tmp_path / "faults")
 
 
 @pytest.mark.needs("cc")
