@@ -60,10 +60,11 @@ from jand.service.notify import Both, Notifier, reloading, watchdog_period
 from jand.service.reload import Reloaded, Reloader, log_outcome
 from jand.service.reporting import Reporter
 from jand.service.signals import Signals
+from jand.service.upkeep import keep_up
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from jand.log import Logs
     from jand.service.notify import Listener
@@ -97,10 +98,11 @@ async def run(loaded: Loaded, logs: Logs, *listeners: Listener) -> int:
         if pid_file is not None:
             pid_file.acquire()
         root.models.mkdir(parents=True, exist_ok=True)
+        lock.hold(root.models)
         ignore_lease_signal()
         sys.setswitchinterval(SWITCH_S)
         with _worker_directory() as directory:
-            await _serve(loaded, logs, directory, notifier)
+            await _serve(loaded, logs, directory, notifier, [each for each in (lock, pid_file) if each is not None])
     finally:
         if pid_file is not None:
             pid_file.release()
@@ -108,7 +110,7 @@ async def run(loaded: Loaded, logs: Logs, *listeners: Listener) -> int:
     return 0
 
 
-async def _serve(loaded: Loaded, logs: Logs, directory: Path, listener: Listener) -> None:
+async def _serve(loaded: Loaded, logs: Logs, directory: Path, listener: Listener, pid_files: Sequence[PidFile]) -> None:
     settings = loaded.settings
     measured = (await asyncio.to_thread(hardware.measure)).memory_budget
     live = _build(settings, directory, settings.memory_budget or measured, measured, logs)
@@ -136,8 +138,10 @@ async def _serve(loaded: Loaded, logs: Logs, directory: Path, listener: Listener
     asked = asyncio.create_task(signals.asked.wait(), name="signals")
     reporting = asyncio.create_task(reporter.run(), name="reports")
     sparing = asyncio.create_task(_spare_collector(manager), name="first scan without collector")
+    upkeep = asyncio.create_task(keep_up(listeners.look, pid_files), name="upkeep")
     try:
         await asyncio.wait([watching, asked], return_when=asyncio.FIRST_COMPLETED)
+        upkeep.cancel()
         reporter.stopping()
         log.info("stopping", reason=signals.reason or "watching failed")
         began = time.monotonic()
@@ -145,9 +149,9 @@ async def _serve(loaded: Loaded, logs: Logs, directory: Path, listener: Listener
         log.info("stopped", seconds=round(time.monotonic() - began, 2))
     finally:
         await signals.remove()
-        for task in (watching, asked, reporting, sparing):
+        for task in (watching, asked, reporting, sparing, upkeep):
             task.cancel()
-        await asyncio.gather(asked, reporting, sparing, return_exceptions=True)
+        await asyncio.gather(asked, reporting, sparing, upkeep, return_exceptions=True)
         with contextlib.suppress(asyncio.CancelledError):
             await watching
 

@@ -1,4 +1,4 @@
-"""Connections that cannot be taken because this process, or the machine, has no descriptor left: one line in the log when it begins and one when it is over.
+"""Connections that cannot be taken because this process, or the machine, has no descriptor left: a problem while it lasts, one line in the log when it begins and one when it is over.
 
 asyncio tries again each second by itself and tells the loop's handler of exceptions of each failure, which would log every one with its traceback.
 """
@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from jand.model.problem import Problem
+
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
+
+    Report = Callable[[str, Collection[Problem]], None]
 
 log = structlog.get_logger(__name__)
 
@@ -29,10 +33,16 @@ AT_ONCE: Final = 16
 """Connections that asyncio takes in one go. Where one fails it goes on to try the others all the same (bpo-27906), as often as it is told here."""
 
 
-class Shortage:
-    """Whether connections cannot be taken now; belongs to one event loop."""
+HINT: Final = "raise the limit of open files (ulimit -n, LimitNOFILE=), or let clients close what they do not use"
+SOURCE: Final = "connections"
 
-    def __init__(self, *, over_s: float = OVER_S) -> None:
+
+class Shortage:
+    """Whether connections cannot be taken now; belongs to one event loop. *report* is told the problems that there are now, of the door *path*."""
+
+    def __init__(self, report: Report, path: str, *, over_s: float = OVER_S) -> None:
+        self._report = report
+        self._path = path
         self._over_s = over_s
         self._began: float | None = None
         self._last = 0.0
@@ -57,12 +67,11 @@ class Shortage:
         self._last = time.monotonic()
         if self._began is None:
             self._began = self._last
-            log.error(
-                "connections must wait",
-                reason=os.strerror(error.errno or 0).lower(),
-                limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-                hint="raise the limit of open files (ulimit -n, LimitNOFILE=), or let clients close what they do not use",
-            )
+            reason = os.strerror(error.errno or 0).lower()
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            log.error("connections must wait", reason=reason, limit=limit, hint=HINT)
+            message = f"connections must wait: {reason} (a process may have {limit})"
+            self._report(SOURCE, [Problem(self._path, "connections-wait", message, HINT)])
             call_later(self._over_s, self._look, call_later)
 
     def _look(self, call_later: Callable[..., object]) -> None:
@@ -72,3 +81,4 @@ class Shortage:
         elif self._began is not None:
             log.info("connections are taken again", seconds=round(self._last - self._began, 1))
             self._began = None
+            self._report(SOURCE, [])

@@ -20,6 +20,7 @@ from jand.api.accepting import AT_ONCE, Shortage
 from jand.api.app import SHARED
 from jand.api.connection import Connection
 from jand.api.private_socket import BACKLOG, BoundSocket, bind_private
+from jand.api.socket_place import SocketPlace, placed
 from jand.errors import SettingsError, SocketInUseError, SocketUnusableError
 
 if TYPE_CHECKING:
@@ -42,9 +43,13 @@ KEEP_ALIVE_S: Final = 75.0
 class Listeners:
     """What is served now; made by `open_listeners`."""
 
-    def __init__(self, runner: web.AppRunner, bound: BoundSocket | None, app: web.Application) -> None:
+    def __init__(
+        self, runner: web.AppRunner, bound: BoundSocket | None, app: web.Application, settings: ListenSettings
+    ) -> None:
         self._runner = runner
-        self._bound = bound
+        self._place = SocketPlace(
+            settings, bound, placed(settings.inherited), self._serve_again, app[SHARED].manager.report
+        )
         self._drain = app[SHARED].drain
         self._servers: list[asyncio.Server] = []
         self._cleaning = asyncio.Lock()
@@ -68,6 +73,19 @@ class Listeners:
         self._servers.append(await loop.create_server(connect, sock=listener, ssl=tls, backlog=AT_ONCE))
         listener.listen(BACKLOG)  # asyncio has one word for how many may wait and how many it takes at once
 
+    async def look(self) -> None:
+        """Make the socket's file again where somebody has removed it. To be called every few seconds."""
+        await self._place.look()
+
+    async def _serve_again(self, made: BoundSocket) -> None:
+        """Serve on *made* in place of the socket that no client finds any more; connections stay."""
+        before = self._place.bound
+        await self.add(made.listener)
+        for server in list(self._servers):
+            if before is not None and server.sockets and server.sockets[0].fileno() == before.listener.fileno():
+                self._servers.remove(server)
+                server.close()
+
     def renew_certificate(self, cert: Path, key: Path) -> None:
         """Show *cert* to whoever connects from now on, where TLS is spoken. Raises SettingsError."""
         if self._tls is not None:
@@ -78,8 +96,7 @@ class Listeners:
         for server in self._servers:
             server.close()
         self._servers.clear()
-        if self._bound is not None:
-            await asyncio.to_thread(self._bound.remove)
+        await self._place.remove()
         self._drain.begin()
         if not await self._drain.wait_empty(grace_s):
             log.info("answers cut", after_s=grace_s)
@@ -104,8 +121,8 @@ async def open_listeners(app: web.Application, settings: ListenSettings) -> List
     # A client that goes away cancels its handler, and so ends what was done for it.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=CUT_S)
     await runner.setup()
-    listeners = Listeners(runner, bound, app)
-    Shortage().install(asyncio.get_running_loop())
+    listeners = Listeners(runner, bound, app, settings)
+    Shortage(app[SHARED].manager.report, door_of(settings)).install(asyncio.get_running_loop())
     try:
         if bound is not None:
             await listeners.add(bound.listener)
@@ -119,6 +136,13 @@ async def open_listeners(app: web.Application, settings: ListenSettings) -> List
         await listeners.close(grace_s=0)
         raise
     return listeners
+
+
+def door_of(settings: ListenSettings) -> str:
+    """Return the name of the door that most clients take."""
+    if settings.socket is not None:
+        return str(settings.socket)
+    return write_address(settings.inherited[0].getsockname()) if settings.inherited else ", ".join(settings.listen)
 
 
 def load_tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     import aiohttp
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jand.lifecycle.offers import Offer
     from jand.lifecycle.running import Ask
     from jand.lifecycle.tally import Tally
+    from jand.model.problem import Problem
     from jand.model.record import PublicState, Record
 
 
@@ -128,6 +129,9 @@ class Manager(Protocol):
     async def search(self, words: str, limit: int) -> Sequence[SearchHit]: ...
 
     def problems(self) -> Sequence[ProblemRecord]: ...
+
+    def report(self, source: str, problems: Collection[Problem], /) -> None:
+        """Let *problems* be those that *source* has now, in place of those that it had."""
 
     async def rescan(self) -> Mapping[str, Any]: ...
 

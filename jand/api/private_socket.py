@@ -10,11 +10,12 @@ import contextlib
 import fcntl
 import grp
 import os
+import secrets
 import socket
 import stat
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from jand.api.guard import read_credentials
@@ -42,14 +43,19 @@ class BoundSocket:
     device: int
     inode: int
 
-    def remove(self) -> None:
-        """Remove the file, unless another one has taken its place or it is gone."""
+    def is_in_place(self) -> bool:
+        """Whether the file is there and the same. Raises OSError where that cannot be known."""
         try:
             found = os.lstat(self.path)
-            if (found.st_dev, found.st_ino) == (self.device, self.inode):
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return (found.st_dev, found.st_ino) == (self.device, self.inode)
+
+    def remove(self) -> None:
+        """Remove the file, unless another one has taken its place or it is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.is_in_place():
                 self.path.unlink()
-        except FileNotFoundError:
-            return
 
 
 def bind_private(path: Path, *, mode: int = PRIVATE, group: str | None = None) -> BoundSocket:
@@ -66,6 +72,22 @@ def bind_private(path: Path, *, mode: int = PRIVATE, group: str | None = None) -
             return _bind(path, mode, gid)
     except OSError as error:
         raise unusable(path, os.strerror(error.errno or 0).lower()) from error
+
+
+def bind_again(path: Path, *, mode: int = PRIVATE, group: str | None = None) -> BoundSocket:
+    """Do as `bind_private` does, for a daemon that serves: clients come all the time, and find nothing or a socket that answers."""
+    gid = find_gid(group, path)
+    beside = path.with_name(f".{secrets.token_hex(2)}")
+    check_length(beside)
+    try:
+        ensure_directory(path.parent, mode, gid)
+        with locked(path.parent):
+            remove_dead(path)
+            bound = _bind(beside, mode, gid)
+            beside.rename(path)
+    except OSError as error:
+        raise unusable(path, os.strerror(error.errno or 0).lower()) from error
+    return replace(bound, path=path)
 
 
 def _bind(path: Path, mode: int, gid: int) -> BoundSocket:

@@ -78,7 +78,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
         yield from _secrets(Janroot(settings.root))
     yield _hub(patient.environ)
     yield _service()
-    yield from _daemon(patient)
+    yield from _daemon(patient, settings)
 
 
 def _settings_of(patient: Patient) -> Settings:
@@ -268,10 +268,18 @@ def _hub(environ: Mapping[str, str]) -> Finding:
     return Finding("hub", Verdict.GOOD, f"downloads come from {found.endpoint}, {token}")
 
 
-def _daemon(patient: Patient) -> Iterator[Finding]:
+def _daemon(patient: Patient, settings: Settings | None) -> Iterator[Finding]:
+    from jand.service.lock import find_owner  # noqa: PLC0415 - as above
+
     try:
         socket = find_socket(patient.socket)
     except DaemonUnavailableError as error:
+        pid = find_owner(Janroot(settings.root).own) if settings is not None else ""
+        if pid and settings is not None:
+            message = f"one runs (pid {pid}) and serves {settings.root}, but {error.message.partition(': ')[2]}"
+            hint = "name its socket with --socket; one that was removed is made again within seconds, or by: systemctl restart jand.socket"
+            yield Finding("daemon", Verdict.WRONG, message, hint)
+            return
         yield Finding("daemon", Verdict.WARNING, f"none runs: {error.message}", error.hint)
         return
     try:

@@ -1,4 +1,4 @@
-"""Lack of memory, which comes as many kinds of errors: told from faults of ours, and said in one sentence that names the limit where there is one."""
+"""Lack of memory and of descriptors, which comes as many kinds of errors: told from faults of ours and of files, and said in one sentence that names the limit where there is one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from typing import Final
 
 MB: Final = 1 << 20
 MEMORY_HINT: Final = "raise the limit of address space (ulimit -v, LimitAS=), or give the machine more memory"
+
+
+OF_OUR_OWN: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+def is_our_own_lack(error: BaseException | None) -> bool:
+    """Whether *error* says that this process or machine has no descriptor or memory left, and so nothing of the file that it came from."""
+    return isinstance(error, OSError) and error.errno in OF_OUR_OWN
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

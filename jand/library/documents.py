@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from jand.errors.scarcity import is_our_own_lack
 from jand.library import generated, probe
 from jand.library.headers import is_racy, make_stamp, open_regular
 from jand.library.verdict import age_of
@@ -55,7 +56,7 @@ class Sight:
 def look(file: str, shown: str, stamp: Stamp, headers: HeaderCache, *, good: Reading | None, now: float) -> Sight:
     """Read the JSON at *file*, which had *stamp* a moment ago and was *good* at the last scan, if it was one that can be used.
 
-    Nothing is raised for what lies there; one that has gone meanwhile has no reading and is not arriving.
+    Nothing is raised for what lies there, only for a lack of our own; one that has gone meanwhile has no reading and is not arriving.
     """
     reading = headers.documents.find(stamp)
     if reading is None or reading.path != shown or reading.writing:
@@ -64,6 +65,8 @@ def look(file: str, shown: str, stamp: Stamp, headers: HeaderCache, *, good: Rea
         except FileNotFoundError:
             return Sight(None)
         except OSError as error:
+            if is_our_own_lack(error):
+                raise
             return Sight(Reading(shown, stamp, None, (unreadable(shown, error),)))
         if not is_racy(reading.stamp):
             headers.documents.keep(reading.stamp, reading)

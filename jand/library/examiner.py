@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
+from jand.errors.scarcity import is_our_own_lack
 from jand.library.findings import LOOSE, EntryScan
 from jand.library.picture import TREE, Anchor, Sight
 from jand.library.roots import NoRoot, read_root
@@ -41,6 +42,9 @@ _NOWHERE: Final[Mapping[str, Place]] = {}
 BATCH_S: Final = 0.02
 """A batch ends after this long, so that what is touched meanwhile does not wait."""
 
+LACK_S: Final = 2.0
+"""When a look that failed for lack of descriptors or memory is tried again."""
+
 
 class ScanEntry(Protocol):
     """`scan.scan_entry`."""
@@ -52,12 +56,13 @@ class ScanEntry(Protocol):
 
 @immutable()
 class Look:
-    """The result for one key: *sight* None where there is nothing and never was; *doubtful* where the tree was not the one that it should have been."""
+    """The result for one key: *sight* None where there is nothing and never was; *doubtful* where the tree was not the one that it should have been, or could not be looked at, which is tried after *again_after_s* seconds."""
 
     key: Key
     sight: Sight | None
     cost_s: float
     doubtful: bool = False
+    again_after_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -101,13 +106,16 @@ class Examiner:
             began = time.perf_counter()
             if batch.given_up or (began > deadline and batch.looks):
                 break
+            again_after_s = None
             try:
                 sight, doubtful = self._look(key, tree, root)
-            except Exception:
+            except Exception as error:
                 # The tree went away under our hands, or this is a fault of ours; the other entries must not pay for it.
-                log.exception("entry not looked at", tree=tree.label, entry=printable(key[1]))
-                sight, doubtful = None, True
-            batch.looks.append(Look(key, sight, time.perf_counter() - began, doubtful))
+                lacking = is_our_own_lack(error)
+                if not lacking:
+                    log.exception("entry not looked at", tree=tree.label, entry=printable(key[1]))
+                sight, doubtful, again_after_s = None, True, LACK_S if lacking else None
+            batch.looks.append(Look(key, sight, time.perf_counter() - began, doubtful, again_after_s))
         return batch
 
     def _look(self, key: Key, tree: Tree, root: Root) -> tuple[Sight | None, bool]:
@@ -144,6 +152,8 @@ class Examiner:
         try:
             return self._scan_entry(tree, key[1], self._headers, now=time.time(), listings=listings)
         except Exception as error:
+            if is_our_own_lack(error):
+                raise  # it says nothing of the entry: all is looked at again when the lack is over
             # One entry that brings out a fault of ours must not cost the others.
             log.exception("scan failed", tree=tree.label, entry=printable(key[1]))
             shown = f"{tree.label}/{printable(key[1])}"

@@ -161,7 +161,7 @@ class Scanner:
         now = asyncio.get_running_loop().time()
         sight = look.sight
         if sight is None:
-            self._settler.done(look.key, now, cost_s=look.cost_s)
+            self._settler.done(look.key, now, cost_s=look.cost_s, recheck_after_s=look.again_after_s)
             if look.doubtful:
                 self._doubted(look.key[0])
             self._looked(look.key, False)

@@ -83,6 +83,7 @@ class Supervisor:
         self._health = health.Health()
         self._rebuilds = 0
         self._edition = 0
+        self._blind = False
         self._cookie = ways.CookieProbe(vigilance)
         self._audit = ways.Audit(vigilance)
         self._pauses = ways.Pauses(vigilance)
@@ -165,6 +166,10 @@ class Supervisor:
             await self._recover(root, trouble)
         else:
             self._note_mounts()
+            if self._blind:
+                # What changed in the meantime was heard of, and could not be looked at.
+                self._blind = False
+                self._tasks.spawn(self._reports.sweep(), name=f"sweep of {self.tree.label}")
             await self._refresh(root)
             await self._try_cookie(root)
             await self._try_audit(root)
@@ -181,7 +186,9 @@ class Supervisor:
         try:
             return asked.result()
         except OSError as error:
-            log.warning("tree not looked at", tree=self.tree.label, error=str(error))
+            if not self._blind:
+                log.warning("tree not looked at", tree=self.tree.label, error=str(error))
+            self._blind = True
             return None
 
     def _find_trouble(self, root: Root) -> str | None:

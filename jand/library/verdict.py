@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from jand.errors import GgufError, IncompleteGgufError, LegacyGgmlError
+from jand.errors.scarcity import is_our_own_lack
 from jand.library import probe
 from jand.library.headers import is_racy, make_stamp, open_regular
 from jand.model.filenames import printable
@@ -77,6 +78,8 @@ def judge(path: str, stamp: Stamp, headers: HeaderCache, *, now: float, controll
             if known is None:
                 known = headers.read(stream, stamp, os.path.basename(path))
     except OSError as error:
+        if is_our_own_lack(error):
+            raise
         return Verdict(stamp, fault=error, ripe=True)
     found = _weigh(path, stamp, known, headers, writing=writing, now=now)
     if found.whole and not is_racy(stamp):
@@ -121,7 +124,9 @@ def begins_like_model(path: str, stamp: Stamp, headers: HeaderCache) -> bool:
         stream, _ = open_regular(path)
         with stream:
             found = stream.read(_MAGIC_BYTES) in _MAGICS
-    except OSError:
+    except OSError as error:
+        if is_our_own_lack(error):
+            raise
         return False
     if not found and not is_racy(stamp):
         headers.foreign.keep(stamp, True)

@@ -17,6 +17,7 @@ from itertools import filterfalse
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
+from jand.errors.scarcity import is_our_own_lack
 from jand.library.documents import unreadable
 from jand.library.findings import LOOSE
 from jand.model import filenames
@@ -211,6 +212,8 @@ class _Walker:
                     # Beside the loose files of a tree lie all its folders, which are entries of their own.
                     listed = [*filterfalse(_is_folder, items)] if self._only_files else [*items]
             except OSError as error:
+                if is_our_own_lack(error):
+                    raise
                 self._note_unlisted(folder, error)
                 return False
         for item in sorted(listed, key=_NAME):

@@ -22,6 +22,7 @@ from jand.lifecycle.events import EventLog, ProblemRecord
 from jand.lifecycle.fetching import Fetching
 from jand.lifecycle.intake import SEEN_TIMEOUT_S, Intake, Preview
 from jand.lifecycle.offers import Offer, Offers
+from jand.lifecycle.overview import Load
 from jand.lifecycle.problems import ProblemBook
 from jand.lifecycle.records import Records
 from jand.lifecycle.registry import Registry
@@ -64,17 +65,6 @@ class ManagerSettings:
     library: LibrarySettings = dataclasses.field(default_factory=LibrarySettings)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Load:
-    """What one model takes: requests that are answered or wait for its start, and bytes that are kept for it and that it really has."""
-
-    model_id: str
-    in_flight: int
-    waiting: int
-    reserved: int
-    resident: int
-
-
 class Manager:
     """Everything about models that a daemon can be asked. Belongs to the event loop's thread."""
 
@@ -104,6 +94,7 @@ class Manager:
         self.events = EventLog(picture=self.list, first_id=int(time.time() * 1000))
         self._trees = Trees(trees)
         self._problems = ProblemBook(self.events.publish, time.time)
+        self.report = self._problems.replace  # what others than the library find wrong
         self._registry = Registry(self, self, lambda problems: self._problems.replace("ids", problems))
         self._records = Records()
         self._leaving: set[Actor] = set()
@@ -384,12 +375,13 @@ class Manager:
     def overview(self) -> dict[str, Any]:
         """Return what `jand status` shows."""
         actors = [*self._registry, *self._leaving]
-        states = [record.state for record in self._records.all()]
         return {
             "folder": str(self._trees.own.path),
             "problems": len(self._problems.all()),
             "downloads": len(self._downloader.under_way),
-            **overview.describe(states, actors, self.admission, self._library.status),
+            **overview.describe(
+                (each.state for each in self._records.all()), actors, self.admission, self.watch.status
+            ),
             "sandbox": dict(self._sandbox),
         }
 

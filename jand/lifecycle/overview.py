@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jand.model.record import PublicState
@@ -13,6 +14,17 @@ if TYPE_CHECKING:
     from jand.library.status import WatchStatus
     from jand.lifecycle.actor import Actor
     from jand.lifecycle.admission import Admission
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one model takes: requests that are answered or wait for its start, and bytes that are kept for it and that it really has."""
+
+    model_id: str
+    in_flight: int
+    waiting: int
+    reserved: int
+    resident: int
 
 
 def describe(

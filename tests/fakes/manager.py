@@ -18,7 +18,7 @@ from jand.download.plan import Plan
 from jand.errors import JandError, ModelExistsError, ModelNotFoundError
 from jand.lifecycle.events import EventLog, ProblemRecord
 from jand.lifecycle.intake import Preview
-from jand.lifecycle.manager import Load
+from jand.lifecycle.overview import Load
 from jand.lifecycle.running import Upstream
 from jand.lifecycle.tally import Tally
 from jand.model.problem import Problem
@@ -26,7 +26,7 @@ from jand.model.record import PublicState, Record
 from tests.fakes.records import make_record, make_spec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
     from pathlib import Path
 
     from jand.download.planner import SearchHit
@@ -215,6 +215,9 @@ class FakeManager:
     def problems(self) -> Sequence[ProblemRecord]:
         self._asked("problems")
         return self._problems
+
+    def report(self, source: str, problems: Collection[Problem], /) -> None:
+        self._asked("report", source=source, problems=tuple(problems))
 
     async def rescan(self) -> dict[str, Any]:
         self._asked("rescan")

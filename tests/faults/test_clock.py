@@ -61,7 +61,9 @@ async def test_a_clock_that_is_set_disturbs_nothing(tmp_path: Path, soak: bool) 
 
             async def is_told(half: Path = half) -> bool:
                 problems = (await daemon.call("GET", "/v1/problems"))["data"]
-                return (f"models/{half.name}", "incomplete-binary") in {(each["path"], each["code"]) for each in problems}
+                return (f"models/{half.name}", "incomplete-binary") in {
+                    (each["path"], each["code"]) for each in problems
+                }
 
             async def is_found(number: int = number) -> bool:
                 return bool((await daemon.call("GET", "/v1/models/linked"))["created"] == number)
