@@ -54,7 +54,8 @@ def make_guard(settings: ApiSettings) -> Middleware:
             return web.Response(status=204, headers=PREFLIGHT)
         if needs_token(request.path) and not has_token(request, settings.token):
             raise UnauthorizedError(
-                "cannot let this request in: its token is missing or wrong", hint='send "Authorization: Bearer TOKEN"'
+                "cannot let this request in: its token is missing or wrong",
+                hint='send "Authorization: Bearer TOKEN"; the command line does with --token-file FILE',
             )
         media = OCTETS if request.path.startswith(UPLOADS) else JSON
         if request.body_exists and request.content_type != media:

@@ -22,7 +22,9 @@ from jand.cli.connect import SocketOption, ask
 from jand.cli.fetching import body_of, outcome
 from jand.cli.following import follow
 from jand.cli.output import JsonOption, print_json, say, size
+from jand.cli.places import find_place
 from jand.cli.verbs import described
+from jand.client import RemotePlace
 from jand.model.document import MAX_BYTES, parse
 from jand.model.filenames import binary_stem, is_json, is_temporary, json_stem
 from jand.model.gguf import read_header
@@ -92,6 +94,12 @@ async def _add_address(client: Client, address: str, *, silent: bool) -> Json:
 
 def _add_local(socket: Path | None, source: Path, how: How, *, silent: bool) -> list[Json]:
     source = source.expanduser().absolute()
+    place = find_place(socket)
+    if isinstance(place, RemotePlace) and not place.is_this_machine:
+        raise errors.Failure(
+            f"cannot add {source}: the daemon at {place} runs on another machine",
+            hint="copy it into the models folder there (scp, rsync), or drop it on the page of that daemon",
+        )
     health = ask(socket, lambda client: client.health())
     models = Path(health["details"]["folder"])
     files = list(_files(source))

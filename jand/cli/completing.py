@@ -6,14 +6,13 @@ Somebody who pressed a key waits, so whatever goes wrong, or takes long, complet
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import typer  # noqa: TC002 - Typer reads the annotations when it runs
 
-from jand import paths
-from jand.client import Client
+from jand.cli.places import find_place
+from jand.client import Client, Place
 from jand.errors import JandError
 
 if TYPE_CHECKING:
@@ -42,16 +41,13 @@ def complete_states(incomplete: str) -> list[str]:
 
 def _ask(ctx: typer.Context, work: Callable[[Client], Awaitable[list[Json]]]) -> list[Json]:
     typed = ctx.params.get("socket")
-    places = paths.client_sockets(Path(typed) if typed else None, os.environ)
-    socket = next((place for place in places if os.path.lexists(place)), None)
-    if socket is None:
-        return []
+    flag = Path(typed) if typed else None
 
-    async def answer(found: Path) -> list[Json]:
+    async def answer(found: Place) -> list[Json]:
         async with asyncio.timeout(LONGEST_S), Client(found) as client:
             return await work(client)
 
     try:
-        return asyncio.run(answer(socket))
+        return asyncio.run(answer(find_place(flag)))
     except (JandError, TimeoutError):
         return []

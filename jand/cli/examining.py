@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import jand
-from jand.cli.connect import find_socket
 from jand.cli.output import size
-from jand.client import Client
+from jand.cli.places import find_place
+from jand.client import Client, Place
 from jand.errors import DaemonUnavailableError, JandError
 from jand.paths import Janroot
 
@@ -272,7 +272,7 @@ def _daemon(patient: Patient, settings: Settings | None) -> Iterator[Finding]:
     from jand.service.lock import find_owner  # noqa: PLC0415 - as above
 
     try:
-        socket = find_socket(patient.socket)
+        place = find_place(patient.socket)
     except DaemonUnavailableError as error:
         pid = find_owner(Janroot(settings.root).own) if settings is not None else ""
         if pid and settings is not None:
@@ -283,17 +283,17 @@ def _daemon(patient: Patient, settings: Settings | None) -> Iterator[Finding]:
         yield Finding("daemon", Verdict.WARNING, f"none runs: {error.message}", error.hint)
         return
     try:
-        version, health, problems = asyncio.run(_ask(socket))
+        version, health, problems = asyncio.run(_ask(place))
     except JandError as error:
         yield Finding("daemon", Verdict.WRONG, error.message, error.hint or "see its log")
         return
     if version["version"] == jand.__version__:
-        yield Finding("daemon", Verdict.GOOD, f"it answers on {socket}")
+        yield Finding("daemon", Verdict.GOOD, f"it answers on {place}")
     else:
         yield Finding(
             "daemon",
             Verdict.WARNING,
-            f"it answers on {socket}, and is version {version['version']} while this is {jand.__version__}",
+            f"it answers on {place}, and is version {version['version']} while this is {jand.__version__}",
             "restart it",
         )
     modes = health.get("details", {}).get("watch", {})
@@ -310,6 +310,6 @@ def _daemon(patient: Patient, settings: Settings | None) -> Iterator[Finding]:
         )
 
 
-async def _ask(socket: Path) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    async with Client(socket) as client:
+async def _ask(place: Place) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    async with Client(place) as client:
         return await client.version(), await client.health(), await client.problems()

@@ -73,8 +73,21 @@ def program(
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="URL", help="Ask the daemon that listens there; else JAND_URL.")
+    ] = None,
+    token_file: Annotated[
+        str | None, typer.Option("--token-file", metavar="FILE", help="Its token; else JAND_TOKEN, JAND_TOKEN_FILE.")
+    ] = None,
+    certificate: Annotated[
+        str | None, typer.Option("--certificate", metavar="FILE", help="Its certificate; else JAND_CERTIFICATE.")
+    ] = None,
 ) -> None:
-    """Take the options that stand before a verb."""
+    """Take the options that stand before a verb; they are variables to the verb, as if they had been set before."""
+    given = {"JAND_URL": url, "JAND_TOKEN_FILE": token_file, "JAND_CERTIFICATE": certificate}
+    os.environ.update({name: value for name, value in given.items() if value})
+    if token_file:
+        os.environ.pop("JAND_TOKEN", None)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -27,7 +27,8 @@ STATUSES: Final = (
     (errors.DATA, "what was given cannot be used"),
     (errors.NOT_FOUND, "no such model, no such folder"),
     (errors.UNAVAILABLE, "no daemon answers; or, from jand serve, another one has the root or the socket"),
-    (errors.SOFTWARE, "a fault of its own"),
+    (errors.SOFTWARE, "a fault of its own, or an end that had to be forced"),
+    (errors.LACK, "the system refuses memory"),
     (errors.EXISTS, "it exists already"),
     (errors.TRY_LATER, "not now, try again"),
     (errors.REFUSED, "not allowed"),
@@ -137,6 +138,7 @@ def _tail() -> Iterator[str]:
     yield ".SH ENVIRONMENT"
     for name, meaning in (
         ("JAND_SOCKET", "the daemon's socket"),
+        ("JAND_URL, JAND_TOKEN_FILE, JAND_CERTIFICATE", "a daemon that listens on TCP, its token and certificate"),
         ("JAND_ROOT", "the janroot: models/, catalog/ and jand.toml lie in it"),
         ("JAND_*", "every other setting, nested ones with two underscores, such as JAND_DOWNLOAD__CONCURRENCY"),
         ("HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE", "the hub, its token, and whether it is asked at all"),

@@ -9,12 +9,12 @@ import typer
 from jand.cli.connect import SocketOption, ask
 from jand.cli.output import JsonOption, print_json, say, size
 from jand.cli.verbs import described
+from jand.client import Client, LocalPlace
 from jand.paths import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jand.client import Client
 
 app = typer.Typer()
 
@@ -31,7 +31,8 @@ IN_BYTES: Final = {"memory", "disk"}
 )
 def status(socket: SocketOption = None, json: JsonOption = False) -> None:
     async def work(client: Client) -> dict[str, Any]:
-        return {"socket": str(client.socket), **await client.version(), **await client.health()}
+        kind = "socket" if isinstance(client.place, LocalPlace) else "url"
+        return {kind: str(client.place), **await client.version(), **await client.health()}
 
     facts = ask(socket, work)
     if json:

@@ -55,11 +55,15 @@ def from_flags(flags: Mapping[str, object]) -> dict[Key, Given]:
     return given
 
 
+OF_CLIENTS: Final = frozenset({"JAND_URL", "JAND_CERTIFICATE"})
+"""Variables that tell the command line where a daemon is, and a daemon nothing (`client.place`)."""
+
+
 def from_environment(environ: Mapping[str, str]) -> dict[Key, Given]:
     """Take `JAND_*`; an empty variable means that it is not set."""
     given = {}
     for name, value in sorted(environ.items()):
-        if not name.startswith(PREFIX) or not value:
+        if not name.startswith(PREFIX) or not value or name in OF_CLIENTS:
             continue
         parts = name.removeprefix(PREFIX).split("__")
         table = tuple(part.lower() for part in parts[:-1])

@@ -1,49 +1,40 @@
-"""The daemon's socket from the other side, for the command line, tests and programs in Python.
+"""The calls of the API as methods: answers are its JSON as it comes, errors are raised again as what they were in the daemon, by their code.
 
-Answers are the API's JSON as it comes; errors are raised again as what they were in the daemon, by their code. Everything that keeps a request from being answered is a
-DaemonUnavailableError that says why. aiohttp is imported for streams alone: that takes 0.2 s, and `jand list` has to be there sooner.
+aiohttp is imported for streams alone: that takes 0.2 s, and `jand list` has to be there sooner.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import quote, urlencode
 
-from jand.errors import DaemonUnavailableError, JandError, UpstreamError
+from jand.client.place import LocalPlace, Place
+from jand.client.wire import (
+    CONNECT_S,
+    Json,
+    Message,
+    Reading,
+    exchange,
+    path_of,
+    read_json,
+    rebuild,
+    target,
+    translated,
+)
+from jand.errors import UpstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
     from types import TracebackType
 
     import aiohttp
 
-Json = dict[str, Any]
-
-HINT: Final = "; hint: "
-"""What stands between message and hint on the wire."""
-
 MAX_LINE: Final = 64 << 20
 """Bytes of one line of a stream: an event may carry a whole model, an answer a picture."""
-
-MAX_HEAD: Final = 64 << 10
-"""Bytes of the head of an answer."""
-
-BROKEN_OFF: Final = frozenset({None, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE})
-
-
-@dataclass(slots=True)
-class Message:
-    """One server-sent event as it is on the wire."""
-
-    id: str = ""
-    type: str = "message"
-    data: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +47,10 @@ class Event:
 
 
 class Client:
-    """A connection to the daemon at *socket*; use it as an async context manager, or `close` it."""
+    """A connection to the daemon at *place*, for which the path of its socket may stand; use it as an async context manager, or `close` it."""
 
-    def __init__(self, socket: Path) -> None:
-        self.socket = socket
+    def __init__(self, place: Place | Path) -> None:
+        self.place = LocalPlace(place) if isinstance(place, Path) else place
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -196,8 +187,8 @@ class Client:
         self, method: str, path: str, *, query: Mapping[str, str | None] | None = None, body: Json | None = None
     ) -> Json:
         raw_body = b"" if body is None else json.dumps(body).encode()
-        with translated(self.socket, OSError, EOFError, ValueError, asyncio.LimitOverrunError):
-            status, headers, raw = await exchange(self.socket, method, target(path, query), raw_body)
+        with translated(self.place, OSError, EOFError, ValueError, asyncio.LimitOverrunError):
+            status, headers, raw = await exchange(self.place, method, target(path, query), raw_body)
         content = read_json(raw)
         if status >= 400:
             raise rebuild(content, status, headers)
@@ -215,9 +206,12 @@ class Client:
         import aiohttp  # noqa: PLC0415 - see above
         from yarl import URL  # noqa: PLC0415 - comes with it
 
-        url = URL(f"http://jand{target(path, query)}", encoded=True)
-        with translated(self.socket, OSError, aiohttp.ClientError):
-            async with self._connected().request(method, url, json=body, headers=headers) as answer:
+        place = self.place
+        url = URL(f"{place.scheme}://{place.host}{place.prefix}{target(path, query)}", encoded=True)
+        with translated(place, OSError, aiohttp.ClientError):
+            async with self._connected().request(
+                method, url, json=body, headers={**place.headers, **(headers or {})}
+            ) as answer:
                 if answer.status >= 400:
                     raise rebuild(read_json(await answer.read()), answer.status, answer.headers)
                 reading = Reading()
@@ -230,156 +224,11 @@ class Client:
 
         if self._session is None:
             # A new connection for each request costs 0.1 ms, and one that the daemon has just closed is never used.
-            connector = aiohttp.UnixConnector(str(self.socket), force_close=True, limit=0)
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+            connector: aiohttp.BaseConnector
+            if isinstance(self.place, LocalPlace):
+                connector = aiohttp.UnixConnector(str(self.place.socket), force_close=True, limit=0)
+            else:
+                connector = aiohttp.TCPConnector(ssl=self.place.tls() or True, force_close=True, limit=0)
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
             self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self._session
-
-
-class Reading:
-    """Puts the lines of a stream together to messages, by the rules of the HTML standard as far as JSON streams need them."""
-
-    def __init__(self) -> None:
-        self._message = Message()
-        self._data: list[str] = []
-
-    def take(self, line: bytes) -> Message | None:
-        """Return the message that *line* completes, if it does. Lines that begin with a colon are comments."""
-        name, _, value = line.decode(errors="replace").rstrip("\r\n").partition(":")
-        value = value.removeprefix(" ")
-        match name:
-            case "data":
-                self._data.append(value)
-            case "id":
-                self._message.id = value
-            case "event":
-                self._message.type = value
-            case "" if not line.startswith(b":"):
-                return self._complete()
-        return None
-
-    def _complete(self) -> Message | None:
-        message, self._message = self._message, Message()
-        data, self._data = self._data, []
-        message.data = "\n".join(data)
-        return message if data else None
-
-
-def path_of(model_id: str) -> str:
-    return f"/v1/models/{quote(model_id, safe='')}"
-
-
-def target(path: str, query: Mapping[str, str | None] | None) -> str:
-    """Return what stands in the first line of a request."""
-    given = urlencode({name: value for name, value in (query or {}).items() if value is not None})
-    return f"{path}?{given}" if given else path
-
-
-async def exchange(socket: Path, method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send one request over a connection of its own and return status, headers (by their names in title case) and body.
-
-    In HTTP/1.0, to which an answer is never sent in chunks.
-    """
-    reader, writer = await asyncio.open_unix_connection(socket, limit=MAX_HEAD)
-    try:
-        kind = "Content-Type: application/json\r\n" if body else ""
-        head = f"{method} {path} HTTP/1.0\r\nHost: jand\r\n{kind}Content-Length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
-        status, headers = parse_head(await reader.readuntil(b"\r\n\r\n"))
-        length = headers.get("Content-Length")
-        return status, headers, await (reader.read() if length is None else reader.readexactly(int(length)))
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-
-
-def parse_head(raw: bytes) -> tuple[int, dict[str, str]]:
-    """Return status and headers. Raises ValueError for what is no HTTP."""
-    first, *lines = raw.decode("latin-1").split("\r\n")
-    version, _, rest = first.partition(" ")
-    if not version.startswith("HTTP/1."):
-        raise ValueError("no HTTP")
-    pairs = (line.partition(":") for line in lines if line)
-    return int(rest[:3]), {name.strip().title(): value.strip() for name, _, value in pairs}
-
-
-def read_json(raw: bytes) -> Json:
-    """Return *raw* as a JSON object. Raises DaemonUnavailableError where it is none: somebody else answers on the socket."""
-    try:
-        content = json.loads(raw)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise DaemonUnavailableError(
-            "cannot understand the answer: it is no JSON", hint="is it jand that listens on this socket?"
-        )
-    return content
-
-
-def rebuild(content: Json, status: int, headers: Mapping[str, str]) -> JandError:
-    """Make the error again that the daemon answered with; a code from a newer daemon stays on a plain JandError."""
-    told = content.get("error")
-    if not isinstance(told, dict):
-        return JandError(
-            f"cannot understand the answer with status {status}", hint="is it jand that listens on this socket?"
-        )
-    code = str(told.get("code"))
-    message, _, hint = str(told.get("message")).partition(HINT)
-    retry_after = headers.get("Retry-After", "")
-    kind = kinds().get(code, JandError)
-    error = kind(
-        message,
-        hint=hint,
-        param=told.get("param"),
-        retry_after_s=float(retry_after) if retry_after.isdigit() else None,
-        status=status,
-    )
-    if error.code != code:
-        error.facts["code"] = code
-    return error
-
-
-def kinds() -> dict[str, type[JandError]]:
-    """Every kind of error by its code."""
-    found: dict[str, type[JandError]] = {}
-    pending = [JandError]
-    while pending:
-        kind = pending.pop()
-        found[kind.code] = kind
-        pending.extend(kind.__subclasses__())
-    return found
-
-
-@contextlib.contextmanager
-def translated(socket: Path, *foreign: type[Exception]) -> Iterator[None]:
-    """Raise what keeps us from the daemon, one of the *foreign*, as DaemonUnavailableError."""
-    try:
-        yield
-    except foreign as error:
-        cause, hint = explain(error)
-        raise DaemonUnavailableError(
-            f"cannot reach the daemon at {socket}: {cause}", hint=hint, socket=str(socket)
-        ) from error
-
-
-def explain(error: Exception) -> tuple[str, str]:
-    """Say in our words why *error* came, and what helps."""
-    found = getattr(error, "os_error", error)  # where aiohttp keeps the cause
-    match found:
-        case FileNotFoundError():
-            return "there is no socket", "start one with: jand serve"
-        case ConnectionRefusedError():
-            return "nobody listens there, the daemon is not running", "start one with: jand serve"
-        case PermissionError():
-            return "no permission", "it belongs to another user; socket_mode and socket_group let others in"
-        case TimeoutError():
-            return "it does not answer in time", "see its log"
-        case OSError(errno=errno.ENOTSOCK):
-            return "it is no socket", "name the right one with --socket"
-        case OSError() if type(found) is OSError or found.errno not in BROKEN_OFF:  # a path too long has no number
-            return (found.strerror or str(found)).lower(), "name another one with --socket"
-        case ValueError() | asyncio.LimitOverrunError():
-            return "what answers there is not jand", "name the right socket with --socket"
-        case _:
-            return "it closed the connection", "see its log; it may have been stopped"
