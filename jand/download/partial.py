@@ -1,7 +1,7 @@
 """One file on its way: its bytes so far, a running digest of them, and notes; in a hidden folder inside the model's own, until it is whole, verified and renamed.
 
-Every method blocks and is called from the one thread that a transfer has for it. The bytes are the truth: how far a download came is the size of the partial, whatever the
-notes say, and a partial that is gone on is hashed again first.
+Every method blocks and is called from the one thread that a transfer has for it; `hash` alone may be called from another, a few pieces behind `write`. The bytes are the truth:
+how far a download came is the size of the partial, whatever the notes say, and a partial that is gone on is hashed again first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import stat
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -25,13 +25,14 @@ from jand.model.gguf import read_header
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
     from pathlib import Path
 
 PIECE: Final = 8 << 20
 """How much is hashed at once when a partial is gone on: each piece is one turn at the interpreter's lock, and small ones starve beside a busy thread."""
 
-WRITE: Final = 512 << 10
-"""How much is written and then hashed: what still lies in the processor's cache for the second."""
+STEP: Final = 512 << 10
+"""How much one thread writes and then hashes: what still lies in the processor's cache for the second."""
 
 _LOOK_EVERY: Final = 32 << 20
 _LOOK_AFTER_S: Final = 1.0
@@ -56,6 +57,14 @@ class Notes:
 _NOTES: Final = TypeAdapter(Notes)
 
 
+class Digest(Protocol):
+    """What hashlib makes."""
+
+    def update(self, data: memoryview, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
 class FileArrivedError(Exception):
     """A file with the final name came from elsewhere: it wins."""
 
@@ -71,18 +80,22 @@ class WrongBytesError(Exception):
 class Partial:
     """The partial of *name* in *directory*, opened and closed as often as needed.
 
-    While open, *size* bytes are there; *hashed* says whether the digest covers them, which a close and an open keep where nobody touched the file between.
+    While open, *size* bytes are there; *hashed* says whether the digest covers them all, which a close and an open keep where nobody touched the file between.
     """
 
-    def __init__(self, directory: Path, name: str, *, stem: str | None = None) -> None:
-        """*stem* is what the partial is called where it is not to be the one that a download of *name* goes on with."""
+    def __init__(
+        self, directory: Path, name: str, *, stem: str | None = None, digest: Callable[[], Digest] = hashlib.sha256
+    ) -> None:
+        """*stem* is what the partial is called where it is not to be the one that a download of *name* goes on with; *digest* begins a sha256."""
         self.name = name
         self.size = 0
-        self.hashed = False
         self.notes: Notes | None = None
         self._directory = directory
         self._stem = partial_stem(name) if stem is None else stem
-        self._digest = hashlib.sha256()
+        self._new_digest = digest
+        self._digest = digest()
+        self._digested = -1
+        """How many of the bytes the digest covers; fewer than none where they may be others."""
         self._root = self._folder = self._file = -1
         self._left: tuple[int, int, int] | None = None
         self._looked_at = 0.0
@@ -105,9 +118,10 @@ class Partial:
         if status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
             raise OSError(errno.ELOOP, "its partial is no file of its own", self.name)
         self._lock()
-        self.hashed = status.st_size == 0 or (self.hashed and self._left == _identity(status))
         if status.st_size == 0:
-            self._digest = hashlib.sha256()
+            self._begin_digest()
+        elif self._left != _identity(status):
+            self._digested = -1
         self.size = self._looked_bytes = status.st_size
         self.notes = read_notes(self._folder, self._stem)
 
@@ -130,9 +144,17 @@ class Partial:
                 os.close(descriptor)
         self._file = self._folder = self._root = -1
 
+    @property
+    def hashed(self) -> bool:
+        return self._digested == self.size
+
+    def _begin_digest(self) -> None:
+        self._digest = self._new_digest()
+        self._digested = 0
+
     def rehash(self, stop: threading.Event) -> None:
         """Bring the digest up to what is there; return early once *stop* is set."""
-        self._digest = hashlib.sha256()
+        self._begin_digest()
         buffer = bytearray(min(PIECE, max(self.size, 1)))
         view = memoryview(buffer)
         done = 0
@@ -141,31 +163,44 @@ class Partial:
             if count == 0:
                 break
             self._digest.update(view[:count])
-            done += count
+            self._digested = done = done + count
         if not stop.is_set():
             self.size = done
-            self.hashed = True
 
     def append(self, chunk: bytes | memoryview) -> None:
-        """Write and hash *chunk*; raise FileArrivedError or PartialGoneError, looked for every second, or OSError with what was written kept.
+        """Write and hash *chunk*; raise what `write` does."""
+        view = memoryview(chunk)
+        for start in range(0, len(view), STEP):
+            step = view[start : start + STEP]
+            try:
+                self.write(step)
+            finally:
+                self.hash(step)
+
+    def write(self, chunk: memoryview) -> None:
+        """Write *chunk*, which `hash` is to be given next; raise FileArrivedError or PartialGoneError, looked for every second, or OSError with what was written kept.
 
         After an error nothing more is written until it is opened anew: chunks that were handed over behind the one that failed would leave a gap.
         """
         if self._broken:
             return
         self._broken = True
-        view = memoryview(chunk)
-        while view:
-            count = os.write(self._file, view[:WRITE])
-            self._digest.update(view[:count])
+        while chunk:
+            count = os.write(self._file, chunk)
             self.size += count
-            view = view[count:]
+            chunk = chunk[count:]
         now = time.monotonic()
         if now - self._looked_at > _LOOK_AFTER_S or self.size - self._looked_bytes > _LOOK_EVERY:
             place.begin_writeback(self._file, self._looked_bytes, self.size - self._looked_bytes)
             self._looked_at, self._looked_bytes = now, self.size
             self.look()
         self._broken = False
+
+    def hash(self, chunk: memoryview) -> None:
+        """Hash of *chunk* what `write` wrote of it. To be called for each chunk, in order, after its `write` has ended, whether well or not; later chunks may be written already."""
+        written = chunk[: max(0, self.size - self._digested)]
+        self._digest.update(written)
+        self._digested += len(written)
 
     def look(self) -> None:
         """Notice that the partial was deleted, or that the file came from elsewhere."""
@@ -189,9 +224,8 @@ class Partial:
         """Begin at nothing again."""
         os.ftruncate(self._file, 0)
         self.size = self._looked_bytes = 0
-        self.hashed = True
         self._broken = False
-        self._digest = hashlib.sha256()
+        self._begin_digest()
 
     def note(self, notes: Notes) -> None:
         """Write the notes, where they are new; they are a hint, so nobody waits for the disk."""

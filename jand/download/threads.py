@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+T = TypeVar("T")
 
-async def see_through(work: asyncio.Future[None], on_cancel: Callable[[], object]) -> None:
-    """Wait until *work* has ended, also when cancelled, however often; *on_cancel* tells the thread to make haste. A cancellation is passed on at the end."""
+
+async def see_through(work: asyncio.Future[T], on_cancel: Callable[[], object]) -> T:
+    """Return what *work* returns once it has ended, also when cancelled, however often; *on_cancel* tells the thread to make haste. A cancellation is passed on at the end."""
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
         try:
@@ -20,3 +22,4 @@ async def see_through(work: asyncio.Future[None], on_cancel: Callable[[], object
             on_cancel()
     if cancelled is not None:
         raise cancelled
+    return work.result()

@@ -1,6 +1,6 @@
 """One file from an address to its final name: asked for, resumed after anything, hashed as it is written, verified whole, then renamed.
 
-One connection, one writer thread. A resume always asks the first address again, since what it redirects to expires. What arrives under the final name from elsewhere wins, and
+One connection, and two threads for what comes over it. A resume always asks the first address again, since what it redirects to expires. What arrives under the final name from elsewhere wins, and
 ends the transfer. Cancelling the task keeps the partial.
 """
 
@@ -11,8 +11,6 @@ import contextlib
 import random
 import re
 import threading
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,17 +18,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from jand.download.body import Body, body_of
+from jand.download.body import body_of
 from jand.download.disk import CHECK_EVERY, Space, disk_error
 from jand.download.hub_errors import LATER, failure_of, hub_refusal, is_temporary, plain_refusal
 from jand.download.partial import FileArrivedError, Notes, Partial, PartialGoneError, WrongBytesError
 from jand.download.repository import find_hub_address, parse_digest, shown_url
 from jand.download.retry import Patience, TemporaryFailureError
-from jand.download.threads import see_through
+from jand.download.writing import Writing
 from jand.errors import BadDigestError, GgufError, HubUnavailableError, IncompleteGgufError, JandError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -66,7 +64,7 @@ class Means:
 class Transfer:
     """One run for one file.
 
-    *slot* is held while connected and let go while waiting for another attempt, and with it all descriptors and the thread: thousands may wait. *owners* are noted beside the partial. *on_bytes* is told the bytes that are
+    *slot* is held while connected and let go while waiting for another attempt, and with it all descriptors and threads: thousands may wait. *owners* are noted beside the partial. *on_bytes* is told the bytes that are
     there, the size as far as it is known, and how many of the bytes have just come. *on_trouble* is told each failure that another attempt may mend, with the seconds until that, and
     None when bytes come again.
     """
@@ -93,7 +91,8 @@ class Transfer:
         self._policy = means.settings.retry
         self._partial = Partial(directory, wanted.name)
         self._stop = threading.Event()
-        self._thread: ThreadPoolExecutor | None = None
+        self._writing: Writing
+        """The threads of this attempt, while the slot is held."""
         self._patience = Patience(self._policy, random.random)
         self._size = wanted.size
         self._sha256 = wanted.sha256
@@ -140,23 +139,19 @@ class Transfer:
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:
-        """Hold the partial, and a thread for it. The end waits until the thread has let go, however often it is cancelled, so that the next transfer finds it free."""
+        """Hold the partial, and threads for it. The end waits until they have let go, however often it is cancelled, so that the next transfer finds it free."""
         self._stop = threading.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jand-download")
+        self._writing = Writing(self._partial)
         try:
             await self._in_thread(self._partial.open)
             yield
         finally:
             self._stop.set()
             self._means.space.release(self)
-            closing = asyncio.get_running_loop().run_in_executor(self._thread, self._partial.close)
-            try:
-                await see_through(closing, self._stop.set)
-            finally:
-                self._thread.shutdown(wait=False)
+            await self._writing.close(self._stop.set)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await self._writing.run(work)
 
     async def _attempt(self) -> Outcome:
         try:
@@ -303,48 +298,22 @@ class Transfer:
     async def _receive(self, answer: Answer) -> None:
         checked_at = self._have
         body = body_of(answer.response, self._means.settings.stall_s)
-        async with self._writing(body) as write:
-            while piece := await body.take():
-                room = len(piece) if self._until is None else self._until - self._have
-                await write(piece[:room])
-                if self._owners() != self._noted_owners:
-                    await self._note()
-                if self._have - checked_at >= CHECK_EVERY:
-                    checked_at = self._have
-                    await self._claim_space()
-                if len(piece) >= room and self._until is not None:
-                    break
+        try:
+            async with self._writing.pieces_of(body, self._means.bandwidth, self._count) as hand_on:
+                while piece := await body.take():
+                    room = len(piece) if self._until is None else self._until - self._have
+                    await hand_on(piece[:room])
+                    if self._owners() != self._noted_owners:
+                        await self._note()
+                    if self._have - checked_at >= CHECK_EVERY:
+                        checked_at = self._have
+                        await self._claim_space()
+                    if len(piece) >= room and self._until is not None:
+                        break
+        finally:
+            self._have = self._partial.size
         if self._until is not None and self._have < self._until:
             raise TemporaryFailureError(self._unavailable(f"it ended at {self._have} of {self._until} bytes"))
-
-    @asynccontextmanager
-    async def _writing(self, body: Body) -> AsyncIterator[Callable[[memoryview], Awaitable[None]]]:
-        """Yield what hands a piece of *body* to the thread, at the pace that is allowed; whatever happens, all that was handed over is written at the end."""
-        loop = asyncio.get_running_loop()
-        bandwidth = self._means.bandwidth
-        outstanding: deque[asyncio.Future[None]] = deque()
-
-        async def write(piece: memoryview) -> None:
-            while outstanding and outstanding[0].done():
-                outstanding.popleft().result()
-            for start in range(0, len(piece), bandwidth.most):
-                part = piece[start : start + bandwidth.most]
-                writing = loop.run_in_executor(self._thread, self._partial.append, part)
-                outstanding.append(writing)
-                if start + len(part) == len(piece):
-                    writing.add_done_callback(lambda _: body.give_back(piece))
-                self._count(len(part))
-                await bandwidth.take(len(part))
-
-        try:
-            yield write
-        except Exception:
-            await self._settle(outstanding)
-            raise
-        except BaseException:
-            await asyncio.gather(*outstanding, return_exceptions=True)
-            raise
-        await self._settle(outstanding)
 
     def _count(self, fresh: int) -> None:
         self._have += fresh
@@ -355,13 +324,6 @@ class Transfer:
             self._troubled = False
             self._on_trouble(None, 0.0)
         self._on_bytes(self._have, self._size, fresh)
-
-    async def _settle(self, outstanding: Iterable[asyncio.Future[None]]) -> None:
-        results = await asyncio.gather(*outstanding, return_exceptions=True)
-        self._have = self._partial.size
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
 
     async def _finish(self) -> None:
         """Verify the whole and give it its name. What is wrong is dropped, and fetched once more."""
