@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import random
 import resource
@@ -24,6 +23,7 @@ from tests.fakes.hub_files import MIB
 from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     HandOn = Callable[[memoryview], Awaitable[None]]
@@ -98,7 +98,8 @@ async def test_the_disk_does_not_wait_for_the_digest_and_a_piece_is_lent_until_b
             await hand_on(piece)
         await until(lambda: desk.written == len(ALL))
         assert desk.digest.begun.is_set()
-        assert not desk.partial.hashed
+        covered = desk.partial.hashed
+        assert not covered
         assert desk.body.pieces == []
         desk.digest.go.set()
     assert desk.partial.hashed
