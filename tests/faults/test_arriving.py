@@ -7,6 +7,7 @@ import functools
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import tarfile
 import tempfile
@@ -245,6 +246,59 @@ async def test_rsync(option: str, watched: Watched, source: Path, root: Path) ->
     await run("rsync", "-a", option, source, root)
     await watched.until_models(*MODELS)
     await watched.until_true_to_disk()
+
+
+@pytest.fixture
+async def ssh_options(tmp_path: Path) -> AsyncIterator[list[str | Path]]:
+    """Run an SSH server for this test, on loopback and with keys of its own; give what a client needs to reach it."""
+    for name in ("host", "user"):
+        await run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    lines = [
+        f"ListenAddress 127.0.0.1:{port}",
+        f"HostKey {tmp_path}/host",
+        f"AuthorizedKeysFile {tmp_path}/user.pub",
+        "PidFile none",
+    ]
+    lines += [
+        "StrictModes no",
+        "UsePAM no",
+        "PasswordAuthentication no",
+        "PermitRootLogin prohibit-password",
+        "Subsystem sftp internal-sftp",
+    ]
+    (tmp_path / "sshd_config").write_text("\n".join([*lines, ""]))
+    if os.geteuid() == 0:
+        # Where it locks in what has not logged in yet; services of distributions make it at each start.
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    program = shutil.which("sshd") or "sshd"
+    command = (program, "-D", "-e", "-f", tmp_path / "sshd_config")
+    server = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    assert server.stderr is not None
+    try:
+        said = await server.stderr.readline()
+        assert b"Server listening" in said, said
+        options = [
+            f"Port={port}",
+            f"IdentityFile={tmp_path}/user",
+            f"UserKnownHostsFile={tmp_path}/known",
+            "StrictHostKeyChecking=no",
+            "BatchMode=yes",
+        ]
+        yield ["-F", "none", *(part for option in options for part in ("-o", option))]
+    finally:
+        server.terminate()
+        await server.communicate()
+
+
+@pytest.mark.needs("sshd", "scp", "ssh-keygen")
+@pytest.mark.parametrize("protocol", ["sftp", "scp"])
+async def test_scp(protocol: str, ssh_options: list[str | Path], watched: Watched, source: Path, root: Path) -> None:
+    await run("scp", "-r", "-q", "-s" if protocol == "sftp" else "-O", *ssh_options, source, f"127.0.0.1:{root}")
+    await watched.until_models(*MODELS)
+    await watched.until_true_to_disk()
+    assert (root / "phi" / "phi.gguf").read_bytes() == (source / "phi.gguf").read_bytes()
 
 
 async def test_a_move_from_another_file_system(watched: Watched, in_memory: Path, root: Path) -> None:
