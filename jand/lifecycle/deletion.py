@@ -1,7 +1,7 @@
 """What a DELETE removes and what it leaves, decided first and then done.
 
 The JSON goes first: were the daemon killed in between, a binary without a JSON is a bare GGUF that anybody can see and delete, while a JSON without its binary would begin to
-fetch it again.
+fetch it again. A binary is looked at once more just before it goes: one that was dropped anew since the last scan saw it is no longer the one that was meant, and stays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from jand.library.findings import Found
+    from jand.library.findings import Binary, Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Deletion:
 @dataclass(frozen=True, slots=True)
 class Plan:
     json: Path
-    binaries: tuple[tuple[str, Path], ...]
+    binaries: tuple[Binary, ...]
     kept: tuple[Kept, ...]
     top: Path
     fetched: tuple[tuple[str, Path], ...] = ()
@@ -52,7 +52,7 @@ def plan(found: Found, others: Sequence[Found], tree: Path, *, keep_files: bool,
         for binary in other.binaries:
             if binary.stamp is not None:
                 used.setdefault((binary.stamp.device, binary.stamp.inode), []).append((other.path, binary.path))
-    remove: list[tuple[str, Path]] = []
+    remove: list[Binary] = []
     kept: list[Kept] = []
     for binary in found.binaries:
         if binary.stamp is None:
@@ -67,7 +67,7 @@ def plan(found: Found, others: Sequence[Found], tree: Path, *, keep_files: bool,
         elif user is not None:
             kept.append(Kept(binary.name, f"{user} uses it too"))
         else:
-            remove.append((binary.name, binary.path))
+            remove.append(binary)
     names = () if keep_files else _fresh(found, others, fetched)
     return Plan(found.file, tuple(remove), tuple(kept), tree, tuple((name, found.directory / name) for name in names))
 
@@ -92,10 +92,16 @@ def carry_out(model_id: str, planned: Plan) -> Deletion:
         message = f'cannot delete "{model_id}": its folder {folder} is reached through a link'
         raise NotPossibleError(message, hint="remove the link itself; what it points to stays")
     removed: list[str] = []
+    kept = list(planned.kept)
     try:
-        for name, path in ((planned.json.name, planned.json), *planned.binaries):
-            path.unlink(missing_ok=True)
-            removed.append(name)
+        planned.json.unlink(missing_ok=True)
+        removed.append(planned.json.name)
+        for binary in planned.binaries:
+            if _is_another(binary):
+                kept.append(Kept(binary.name, "it was dropped anew while its model was deleted"))
+            else:
+                binary.path.unlink(missing_ok=True)
+                removed.append(binary.name)
         for name, path in planned.fetched:
             if path.is_file() and not path.is_symlink():
                 path.unlink(missing_ok=True)
@@ -103,9 +109,24 @@ def carry_out(model_id: str, planned: Plan) -> Deletion:
     except OSError as error:
         message = f'cannot delete "{model_id}": {error.strerror}: {error.filename}'
         raise NotPossibleError(message, hint="check the permissions of the folder", removed=removed) from error
-    for path in {folder, *(path.parent for _, path in (*planned.binaries, *planned.fetched))}:
+    places = [*(binary.path for binary in planned.binaries), *(path for _, path in planned.fetched)]
+    for path in {folder, *(place.parent for place in places)}:
         _remove_empty(path, planned.top)
-    return Deletion(model_id, tuple(removed), planned.kept)
+    return Deletion(model_id, tuple(removed), tuple(kept))
+
+
+def _is_another(binary: Binary) -> bool:
+    """Whether the file that lies there is not the one that was found, by what no ordinary copy keeps; one that was arriving may have grown since."""
+    try:
+        status = binary.path.lstat()
+    except FileNotFoundError:
+        return False
+    stamp = binary.stamp
+    assert stamp is not None
+    if (status.st_dev, status.st_ino) != (stamp.device, stamp.inode):
+        return True
+    # The number of a file that was removed is given to the next one at once.
+    return binary.whole and (status.st_size, status.st_mtime_ns) != (stamp.size, stamp.mtime_ns)
 
 
 def _remove_empty(folder: Path, top: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -156,3 +158,47 @@ def test_what_a_download_completed_just_now_goes_too_unless_somebody_else_waits_
     assert kept.fetched == ()
     assert done.removed == ("a.json", "one.gguf", "sub/two.gguf")
     assert sorted(path.name for path in (tree / "a").iterdir()) == ["b.json", "link.gguf", "shared.gguf"]
+
+
+@pytest.mark.parametrize("way", ["renamed into place", "removed and made", "written over"])
+def test_a_binary_that_is_dropped_anew_in_the_same_instant_stays(tree: Path, way: str) -> None:
+    found = lay_out(tree, "a/a.json", ["one.gguf", "sub/two.gguf"])
+    planned = deletion.plan(found, [], tree, keep_files=False)
+    path = tree / "a" / "one.gguf"
+    if way == "renamed into place":
+        (tree / "new").write_bytes(b"WEIGHTS")
+        os.utime(tree / "new", ns=(0, path.stat().st_mtime_ns))
+        (tree / "new").rename(path)
+    else:
+        if way == "removed and made":
+            path.unlink()
+        path.write_bytes(b"WEIGHTS")
+        os.utime(path, ns=(0, 1_000_000_000))
+    done = deletion.carry_out("a", planned)
+
+    assert done.removed == ("a.json", "sub/two.gguf")
+    assert [(kept.name, kept.why) for kept in done.kept] == [
+        ("one.gguf", "it was dropped anew while its model was deleted")
+    ]
+    assert [file.name for file in (tree / "a").rglob("*")] == ["one.gguf"]
+    assert path.read_bytes() == b"WEIGHTS"
+
+
+def test_a_binary_that_went_on_arriving_goes(tree: Path) -> None:
+    found = lay_out(tree, "a/a.json", ["one.gguf"])
+    arriving = dataclasses.replace(found.binaries[0], whole=False, writing=True)
+    planned = deletion.plan(dataclasses.replace(found, binaries=(arriving,)), [], tree, keep_files=False)
+    with (tree / "a" / "one.gguf").open("ab") as stream:
+        stream.write(b" and more")
+    done = deletion.carry_out("a", planned)
+
+    assert done.removed == ("a.json", "one.gguf")
+    assert list(tree.iterdir()) == []
+
+
+def test_a_binary_of_which_somebody_changed_the_mode_goes(tree: Path) -> None:
+    found = lay_out(tree, "a/a.json", ["one.gguf"])
+    planned = deletion.plan(found, [], tree, keep_files=False)
+    (tree / "a" / "one.gguf").chmod(0o600)
+
+    assert deletion.carry_out("a", planned).removed == ("a.json", "one.gguf")
