@@ -31,6 +31,10 @@ SILENT_KINDS: Final = frozenset(
 """File systems on which changes happen that give no event here. `fuseblk` is a local disk (NTFS) and not among them."""
 
 
+COUNTING_KINDS: Final = frozenset({"ext2", "ext3", "ext4", "f2fs", "tmpfs", "xfs"})
+"""File systems that count each folder within a folder among its links, always (find(1) relies on the same); ext4 says 1 where there are too many to count."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """One mounted file system. *id* is the kernel's, new at each mount; *device* tells file systems apart."""
@@ -139,6 +143,18 @@ class MountTable:
             return parse_mountinfo(os.fsdecode(Path(self._source).read_bytes()))
         except OSError:
             return self._mounts
+
+
+def counting_device(path: str) -> int | None:
+    """Return the device of the directory *path* where its file system is one of `COUNTING_KINDS`, else None. Blocks."""
+    table = MountTable()
+    try:
+        table.refresh()
+        return os.stat(path).st_dev if table.find(path).kind in COUNTING_KINDS else None  # noqa: PTH116 - as below
+    except OSError:
+        return None
+    finally:
+        table.close()
 
 
 def _mount_id(path: str) -> int:

@@ -25,6 +25,7 @@ from watchdog.observers import Observer
 from watchdog.utils import BaseThread
 
 from jand.library.ears import Ears
+from jand.library.filesystems import counting_device
 from jand.library.findings import LOOSE
 from jand.library.stamps import OWN_PREFIX
 
@@ -41,15 +42,21 @@ if sys.platform == "linux":
     InotifyMoveEventGrouper.delay = 0.005
 
     def _watch_all(group: InotifyWatchGroup, path: bytes) -> None:
-        """Watch *path* and all folders below it, as watchdog's own walk does, in half of its time: at 10,000 folders that is an eighth of a start."""
+        """Watch *path* and all folders below it, as watchdog's own walk does, in a quarter of its time: at 10,000 folders that is a fifth of a start.
+
+        A folder is watched before it is looked into, so that a folder made in it meanwhile is either found or told.
+        """
         group._add_callback(path)  # noqa: SLF001 - the door to watchdog is here
         above = [path] if group.is_recursive and os.path.isdir(path) else []  # noqa: PTH112
+        # Of what arrives later there is little, and the table of mounts need not be read for it.
+        counting = counting_device(os.fsdecode(path)) if path == group.path else None
         while above:
             with contextlib.suppress(OSError), os.scandir(above.pop()) as items:
                 for item in items:
                     if item.is_dir(follow_symlinks=False):
                         group._add_callback(item.path)  # noqa: SLF001
-                        above.append(item.path)
+                        if not _holds_no_folder(item, counting):
+                            above.append(item.path)
 
     InotifyWatchGroup._add_all_callbacks = _watch_all  # type: ignore[assignment]  # noqa: SLF001
 
@@ -284,9 +291,8 @@ class Watch:
                 notes = Path(f"/proc/self/fdinfo/{descriptor}").read_bytes()
             except OSError:
                 return None
-            found.update(
-                int(number, 16) for number in re.findall(rb"^inotify wd:\S+ ino:([0-9a-f]+)", notes, re.MULTILINE)
-            )
+            # `inotify wd:1 ino:9e7e sdev:800013 ...`; the file's own number is behind a tab.
+            found.update(int(number, 16) for number in re.findall(rb" ino:([0-9a-f]+)", notes))
         return frozenset(found)
 
     def place_cookie(self) -> str | None:
@@ -327,6 +333,17 @@ def remove_stale_cookies(root: str) -> None:
             if item.name.startswith(COOKIE_PREFIX):
                 with contextlib.suppress(OSError):
                     os.unlink(item.path)  # noqa: PTH108
+
+
+def _holds_no_folder(item: os.DirEntry[bytes], counting: int | None) -> bool:
+    """Whether the folder *item*, by the number of its links on the device *counting*, holds no other folder: two, its name and its own `.`, and one for each `..` within."""
+    if counting is None:
+        return False
+    try:
+        status = item.stat(follow_symlinks=False)
+    except OSError:
+        return True  # it is gone
+    return status.st_nlink == 2 and status.st_dev == counting
 
 
 def _is_own(name: str) -> bool:

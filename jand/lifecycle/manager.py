@@ -121,20 +121,19 @@ class Manager:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._library.run(), name="library")
             group.create_task(self._announce_ready(), name="first scan")
-            group.create_task(self._sweep(), name="sweep")
 
     async def _announce_ready(self) -> None:
+        """Say that the first scan is done, then do what can wait until then."""
         await self._library.ready.wait()
         self._registry.flush()
         self.ready.set()
+        # Who waits for it is told before what can wait begins.
+        await asyncio.sleep(0)
         log.info("first scan done", models=len(self._registry), problems=len(self._problems.all()))
         self.tasks.spawn(self._records.make_all(), name="make records of what the first scan found")
         self.tasks.spawn(self._resumption.start(self._registry), name="start with the daemon")
         await self._library.save()
-
-    async def _sweep(self) -> None:
-        """Wait for the first scan: before it, every partial looks as if nobody wanted it."""
-        await self.ready.wait()
+        # Not before: until the first scan is done, every partial looks as if nobody wanted it.
         await self._fetching.sweep(self._trees, lambda: self._registry)
 
     async def close(self, *, grace_s: float, force: bool = False) -> None:

@@ -93,7 +93,9 @@ class Reporter:
 
     async def _say_ready(self) -> None:
         await self._manager.ready.wait()
-        self._listener.send("READY=1", self._status())
+        # By itself: who waits for it need not wait until thousands of models are counted.
+        self._listener.send("READY=1")
+        self._listener.send(self._status())
 
     async def _beat(self) -> None:
         period_s = min(BEAT_S, self._watchdog_s or BEAT_S)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from jand.library.filesystems import UNKNOWN, Mount, MountTable, parse_mountinfo
+from jand.library.filesystems import UNKNOWN, Mount, MountTable, counting_device, parse_mountinfo
 
 ROOT = Path(__file__).parents[3]
 
@@ -115,3 +116,28 @@ def test_mounting_and_unmounting_is_noticed_and_a_mount_hides_what_is_below(tmp_
     point = tmp_path / "with blank"
     point.mkdir()
     subprocess.run(["unshare", "-m", sys.executable, "-c", WITHIN, point], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_a_device_counts_folders_only_where_a_folder_without_folders_has_two_links(tmp_path: Path, where: str) -> None:
+    """Held to what the file system here does, whichever it is."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if where == "memory" else tmp_path) as made:
+        folder = Path(made)
+        device = counting_device(made)
+        assert device in {None, folder.stat().st_dev}
+        if device is not None:
+            for number in range(3):
+                assert folder.stat().st_nlink == 2 + number
+                (folder / str(number)).mkdir()
+            (folder / "file").write_text("x")
+            (folder / "link").symlink_to(folder / "0")
+            assert folder.stat().st_nlink == 5
+            (folder / "1").rmdir()
+            assert folder.stat().st_nlink == 4
+
+
+def test_no_device_counts_folders_where_nothing_is_known_of_it(tmp_path: Path) -> None:
+    assert counting_device(f"{tmp_path}/not/there") is None
+    if sys.platform == "linux":
+        assert counting_device("/proc/self") is None
+        assert counting_device("/dev/shm") == Path("/dev/shm").stat().st_dev

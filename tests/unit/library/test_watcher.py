@@ -8,6 +8,8 @@ import functools
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -220,6 +222,33 @@ async def test_a_move_out_holds_nothing_back(ear: Ear, root: Path, tmp_path: Pat
     (root / "a").rename(tmp_path / "a")
     (root / "b").mkdir()
     await until(lambda: "b" in ear.touched, 0.3)
+
+
+@pytest.mark.needs("unshare", "mount")
+@pytest.mark.parametrize("kind", ["the tree's", "another"])
+def test_every_folder_is_watched_from_the_start_also_below_what_is_mounted(root: Path, kind: str) -> None:
+    """A mount point hides a folder without folders, by whose links one could think that there is nothing below."""
+    (root / "a" / "b" / "c" / "d").mkdir(parents=True)
+    (root / "a" / "e").mkdir()
+    (root / "empty").mkdir()
+    (root / "point").mkdir()
+    (root / "a" / "link").symlink_to(root.parent)
+    mount = ["--bind", str(root / "a" / "b")] if kind == "the tree's" else ["-t", "tmpfs", "none"]
+    script = f"""
+import subprocess, sys
+from pathlib import Path
+from jand.library.watcher import Watch, default_observer
+root = Path(sys.argv[1])
+subprocess.run(["mount", *{mount!r}, root / "point"], check=True)
+(root / "point" / "x" / "y").mkdir(parents=True)
+watch = Watch(str(root), None, default_observer)
+assert watch.open() is None
+folders = [root, *(path for path in root.rglob("*") if path.is_dir() and not path.is_symlink())]
+assert len(folders) >= 10, folders
+assert watch.watched_folders() == {{folder.stat().st_ino for folder in folders}}
+watch.close()
+"""
+    subprocess.run(["unshare", "-m", sys.executable, "-c", script, root], check=True, cwd=Path(__file__).parents[3])
 
 
 async def test_the_kernel_says_which_folders_are_watched(ear: Ear, root: Path) -> None:

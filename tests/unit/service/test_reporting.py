@@ -125,7 +125,7 @@ async def test_who_wants_to_hear_of_ready_alone_hears_nothing_else() -> None:
     manager.ready.set()
     await Reporter(manager, listener, beats=False).run()
 
-    assert listener.told == [("READY=1", "STATUS=0 models")]
+    assert listener.told == [("READY=1",), ("STATUS=0 models",)]
 
 
 def test_the_status_is_one_line_about_what_is_going_on() -> None:
