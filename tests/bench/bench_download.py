@@ -1,7 +1,9 @@
 """How fast, and at what cost, a large file comes to disk, hashed: jand beside `curl` followed by `openssl dgst`, and beside huggingface_hub, from one server in one run.
 
-All write to one disk, from a server in a process of its own that lets the kernel send the file from its cache (its CPU time is shown: it must be the least). jand verifies size, digest and header,
-and syncs the file before it has its name; curl and huggingface_hub sync nothing, and huggingface_hub (2.4, without Xet) compares the size and hashes nothing.
+All write to one disk, one after the other and each into a new folder that is removed before the next begins, from a server in a process of its own that lets the kernel send the file from its
+cache (its CPU time is shown: it must be the least). jand verifies size, digest and header, and syncs the file before it has its name; curl and huggingface_hub sync nothing, and huggingface_hub
+(2.4, one plain HTTP stream, without Xet) compares the size and hashes nothing. For jand and huggingface_hub the clock runs from the call to its return, in an interpreter that has imported all;
+curl and openssl are started within it. jand works on two processors at once, so a machine with something else to do shows less of it: how busy it was before the beginning is said first.
 
 Run by hand: `python -m tests.bench.bench_download [--size MIB] [--rounds N] [--hf-python PYTHON]`, where PYTHON is an interpreter that has huggingface_hub. Prints one line for each
 client and the ratios that issue C bounds; exits with 1 where one is missed.
@@ -199,6 +201,9 @@ def main() -> int:
         sys.stdout.write(json.dumps(asdict(sample)) + "\n")
         return 0
     size = chosen.size * MIB
+    sys.stdout.write(
+        f"{os.cpu_count()} processors, {psutil.cpu_percent(2.0):.0f} % busy with other things before the beginning\n"
+    )
     return 0 if report(compare(size, chosen.rounds, chosen.hf_python), size) else 1
 
 
