@@ -94,10 +94,14 @@ class Batch:
         return self._batch
 
 
+def _bytes_of(array: npt.NDArray[np.uint8]) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+
+
 class Context:
     """Owns a `llama_context` of *sequences* conversations of *ctx_len* tokens each."""
 
-    def __init__(self, weights: Weights, handle: Any, sequences: int, ctx_len: int, *, unified: bool) -> None:
+    def __init__(self, weights: Weights, handle: Any, sequences: int, ctx_len: int) -> None:
         self.weights = weights
         self.handle = handle
         self.sequences = sequences
@@ -107,7 +111,7 @@ class Context:
         self.pooling = int(lib.llama_pooling_type(handle))
         self._memory = lib.llama_get_memory(handle) or None
         self._n_vocab = weights.facts.n_vocab
-        self.unified = unified
+        self._copying = False
         self.can_remove_part = False
         """Whether the end of a sequence can be taken back; a recurrent model forgets only as a whole. Set by `warm_up`."""
 
@@ -123,6 +127,7 @@ class Context:
             lib.llama_set_causal_attn(self.handle, False)
         try:
             code = int(lib.llama_decode(self.handle, batch.raw))
+            self._copying = False
         finally:
             if batch.atomic:
                 lib.llama_set_causal_attn(self.handle, True)
@@ -146,14 +151,36 @@ class Context:
         if self._memory:
             lib.llama_memory_clear(self._memory, True)
 
-    def share(self, source: int, target: int, end: int) -> None:
-        """Let *target* hold what *source* holds before position *end*; nothing is copied. Only for memory that is unified: elsewhere it ends the process."""
+    def copy(self, source: int, target: int, end: int) -> None:
+        """Give *target* what *source* holds before position *end*, in place of its own. The bytes go over with the next decode."""
         self._check(source)
         self._check(target)
-        if not self.unified or source == target or end < 1:  # a picture may end before the position that follows it
-            raise ValueError(f"cannot share {end} tokens of sequence {source}")
-        self.forget(target)
-        lib.llama_memory_seq_cp(self._memory, source, target, 0, end)
+        if source == target or end < 1 or not self.can_remove_part:
+            raise ValueError(f"cannot copy {end} tokens of sequence {source}")
+        lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self._copying = True
+        self.forget(target, end)
+
+    def exchange(self, moved: int, free: int, most_bytes: int) -> bool:
+        """Let two sequences change places, through memory of at most *most_bytes*; false where they stay, for they hold more or llama.cpp refuses.
+
+        What *moved* holds is never lost; what *free* holds may be: ask `last_position`.
+        """
+        self._check(moved)
+        self._check(free)
+        sizes = [int(lib.llama_state_seq_get_size(self.handle, sequence)) for sequence in (moved, free)]
+        if self._copying or sum(sizes) > most_bytes:
+            return False
+        states = [np.empty(size, dtype=np.uint8) for size in sizes]
+        for sequence, state in zip((moved, free), states, strict=True):
+            if lib.llama_state_seq_get_data(self.handle, _bytes_of(state), state.size, sequence) != state.size:
+                return False
+        if not lib.llama_state_seq_set_data(self.handle, _bytes_of(states[0]), sizes[0], free):
+            self.forget(free)
+            return False
+        if not lib.llama_state_seq_set_data(self.handle, _bytes_of(states[1]), sizes[1], moved):
+            self.forget(moved)
+        return True
 
     def first_position(self, sequence: int) -> int:
         """Return the lowest position still held, -1 for none: a sliding window lets go of what is behind it."""
@@ -200,7 +227,7 @@ class Context:
         self.forget_all()
 
 
-def open_context(weights: Weights, options: Options, *, unified: bool, atomic_images: bool = False) -> Context:
+def open_context(weights: Weights, options: Options, *, atomic_images: bool = False) -> Context:
     """Make the context for generation; its memory is taken here, so that a running answer never lacks it.
 
     *atomic_images*: a whole image must fit into one micro-batch.
@@ -211,7 +238,7 @@ def open_context(weights: Weights, options: Options, *, unified: bool, atomic_im
     parameters = lib.llama_context_default_params()
     parameters.n_ctx = padded * options.n_parallel
     parameters.n_seq_max = options.n_parallel
-    parameters.kv_unified = unified
+    parameters.kv_unified = False  # see `prefixes`
     parameters.n_batch = max(options.n_batch, options.n_parallel)
     parameters.n_ubatch = min(MICRO_BATCH * (4 if atomic_images else 1), parameters.n_batch)
     apply_common(parameters, options)
@@ -251,4 +278,4 @@ def _open(weights: Weights, parameters: Any, sequences: int, ctx_len: int) -> Co
             hint=f"lower ctx_len or n_parallel{or_raise_the_limit()}; the last lines of the worker's log say more",
             reason="context-failed",
         )
-    return Context(weights, handle, sequences, ctx_len, unified=bool(parameters.kv_unified))
+    return Context(weights, handle, sequences, ctx_len)

@@ -18,8 +18,9 @@ from jand.engine.worker.answer import Delta
 from jand.engine.worker.context import Batch, Outcome
 from jand.engine.worker.grammar import Grammar
 from jand.engine.worker.pictures import PictureBatch
+from jand.engine.worker.prefixes import Prefixes
 from jand.engine.worker.sampling import Sampler
-from jand.engine.worker.slots import Slot, Work, choose_slot, common_prefix
+from jand.engine.worker.slots import Slot, Work, choose_exchange, choose_slot, count_runs
 from jand.engine.worker.text import TextStream
 from jand.engine.worker.threads import ThreadChoice
 from jand.errors import BadRequestError, EngineError, JandError, ShuttingDownError
@@ -27,7 +28,7 @@ from jand.errors import BadRequestError, EngineError, JandError, ShuttingDownErr
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from jand.engine.worker.answer import Answer, Wanted
+    from jand.engine.worker.answer import Answer
     from jand.engine.worker.context import Context
     from jand.engine.worker.turns import Turns
 
@@ -36,7 +37,11 @@ STEP_S: Final = 0.15
 """What a step may take while somebody's answer flows; prompts are read in parts that keep to it."""
 FIRST_CHUNK: Final = 128
 LEAST_CHUNK: Final = 32
-WORTH_SHARING: Final = 32
+SCATTERED_STEPS: Final = 4
+"""How long answers may lie scattered before some are moved: what ends or comes in a moment may mend it."""
+HOPELESS_STEPS: Final = 256
+EXCHANGED_BYTES: Final = 64 << 20
+"""What the two conversations that change places may hold together: it passes through memory that nobody has reckoned with."""
 READ_WITH_ALL: Final = 16
 """From that many tokens of prompts in a step on it runs on all threads."""
 
@@ -72,6 +77,8 @@ class Engine:
         self._deliver = deliver
         self._queue_limit = queue_limit
         self._slots = [Slot(number) for number in range(context.sequences)]
+        self._prefixes = Prefixes(context, self._slots)
+        self._scattered_steps = 0
         self._batch = Batch(context.n_batch)
         self._pictures = PictureBatch(context.n_batch)
         self._picture_last = False
@@ -131,6 +138,7 @@ class Engine:
 
     def _advance(self) -> None:
         self._drop_unwanted()
+        self._bring_together()
         self._admit()
         batch, parts = self._next()
         if not parts:
@@ -166,6 +174,24 @@ class Engine:
         for answer in dropped:
             self._tell_end(answer)
 
+    def _bring_together(self) -> None:
+        """Exchange places where the answers in work have lain scattered for some steps: each run of neighbours is a pass over the weights of its own."""
+        self._scattered_steps = self._scattered_steps + 1 if count_runs(self._slots) > 1 else 0
+        if self._scattered_steps < SCATTERED_STEPS:
+            return
+        self._scattered_steps = 0
+        pair = choose_exchange(self._slots)
+        if pair is None:
+            return
+        busy, idle = pair
+        if self._context.exchange(busy.number, idle.number, EXCHANGED_BYTES):
+            busy.number, idle.number = idle.number, busy.number
+            self._slots.sort(key=lambda slot: slot.number)
+        else:
+            self._scattered_steps = -HOPELESS_STEPS
+        if self._context.last_position(idle.number) < 0:
+            idle.tokens.clear()
+
     def _give_up(self, slot: Slot) -> None:
         assert slot.work is not None
         answer = slot.work.answer
@@ -186,7 +212,7 @@ class Engine:
             with self._turns.changed:
                 answer = self._waiting[0]
             slot = choose_slot(self._slots, answer.wanted.prompt)
-            if slot is None or self._is_being_read(answer.wanted.prompt):
+            if slot is None or self._prefixes.is_being_read(answer.wanted.prompt):
                 return
             with self._turns.changed:
                 self._waiting.popleft()
@@ -202,55 +228,14 @@ class Engine:
         usage.queued_at, usage.started_at = answer.queued_at, time.monotonic()
         usage.prompt_tokens = len(wanted.prompt)
         if wanted.cache_prompt:
-            self._borrow(slot, wanted)
-        usage.cached_tokens = self._reuse(slot, wanted, wanted.prompt if wanted.cache_prompt else [])
+            self._prefixes.borrow(slot, wanted)
+        usage.cached_tokens = self._prefixes.keep(slot, wanted)
         self._counters.cached_tokens += usage.cached_tokens
         grammar = Grammar(self._weights, wanted.grammar) if wanted.grammar is not None else None
         sampler = Sampler(self._weights, wanted.sampling, grammar, wanted.said, self._context.ctx_len)
         room = self._context.ctx_len - len(wanted.prompt)
         limit = room if wanted.max_tokens is None else min(room, wanted.max_tokens)
         slot.work = Work(answer, sampler, TextStream(wanted.stops), limit)
-
-    @property
-    def _can_share(self) -> bool:
-        return self._context.unified and self._context.can_remove_part and not self._weights.facts.n_swa
-
-    def _is_being_read(self, prompt: list[int]) -> bool:
-        """Whether another conversation is just reading what *prompt* begins with: waiting for it is quicker than reading it twice."""
-        if not self._can_share:
-            return False
-        reading = [slot for slot in self._slots if slot.reading]
-        return any(
-            common_prefix(slot.work.answer.wanted.prompt, prompt) >= len(slot.tokens) + WORTH_SHARING
-            for slot in reading
-            if slot.work is not None
-        )
-
-    def _borrow(self, slot: Slot, wanted: Wanted) -> None:
-        """Let *slot* begin with what another one holds of the prompt, where that is a good deal more than it holds itself."""
-        if not self._can_share:
-            return
-        prompt = wanted.prompt
-        donor = max(self._slots, key=lambda other: common_prefix(other.tokens, prompt))
-        shared = media.whole(wanted.pictures, common_prefix(donor.tokens, prompt))
-        if donor is not slot and shared >= common_prefix(slot.tokens, prompt) + WORTH_SHARING:
-            self._context.share(donor.number, slot.number, media.position(wanted.pictures, shared))
-            slot.tokens = donor.tokens[:shared]
-
-    def _reuse(self, slot: Slot, wanted: Wanted, prompt: list[int]) -> int:
-        """Keep of *slot* what *prompt* begins with, less one token: a decode needs something to decode. Return how many tokens are kept."""
-        keep = min(common_prefix(slot.tokens, prompt), max(0, len(prompt) - 1))
-        keep = media.whole(wanted.pictures, keep)
-        start, window = media.position(wanted.pictures, keep), self._weights.facts.n_swa
-        if window and self._context.first_position(slot.number) > max(0, start - window):
-            keep = 0  # the window has let go of what the next token would look at; nothing would report it
-        if keep < len(slot.tokens) and not (
-            keep and self._context.can_remove_part and self._context.forget(slot.number, start)
-        ):
-            self._context.forget(slot.number)
-            keep = 0
-        del slot.tokens[keep:]
-        return keep
 
     def _next(self) -> tuple[Batch | PictureBatch, list[Share]]:
         """Return what is decoded next. A picture cannot share a batch with tokens, so the two alternate where both are to be done."""
@@ -273,16 +258,15 @@ class Engine:
         return Share(slot, prompt[done:end], index if output else -1)
 
     def _fill(self) -> list[Share]:
-        batch, parts = self._batch, []
-        batch.clear()
+        """Fill the batch in the order of the slots, for llama.cpp decodes together only what follows one another."""
+        picked: list[tuple[Slot, list[int], bool]] = []
         for slot in self._slots:
             if slot.generating:
                 assert slot.work is not None
                 assert slot.work.next_token is not None
-                tokens = [slot.work.next_token]
-                parts.append(Share(slot, tokens, batch.add(slot.number, tokens, slot.position, output=True)))
-        room = batch.capacity - batch.count
-        if parts:
+                picked.append((slot, [slot.work.next_token], True))
+        room = self._batch.capacity - len(picked)
+        if picked:
             room = min(room, self._chunk)
         reading = [slot for slot in self._slots if slot.reading and slot.picture is None]
         self._rotation += 1
@@ -290,18 +274,16 @@ class Engine:
             slot = reading[(offset + self._rotation) % len(reading)]
             if room <= 0:
                 break
-            part = self._read_share(slot, room)
-            room -= len(part.tokens)
-            parts.append(part)
+            tokens, last = _next_tokens(slot, room)
+            room -= len(tokens)
+            picked.append((slot, tokens, last))
+        picked.sort(key=lambda each: each[0].number)
+        self._batch.clear()
+        parts = []
+        for slot, tokens, output in picked:
+            index = self._batch.add(slot.number, tokens, slot.position, output=output)
+            parts.append(Share(slot, tokens, index if output else -1))
         return parts
-
-    def _read_share(self, slot: Slot, room: int) -> Share:
-        assert slot.work is not None
-        wanted, done = slot.work.answer.wanted, len(slot.tokens)
-        tokens = wanted.prompt[done : min(done + room, media.next_start(wanted.pictures, done, done + room))]
-        last = done + len(tokens) == len(wanted.prompt)
-        index = self._batch.add(slot.number, tokens, slot.position, output=last)
-        return Share(slot, tokens, index if last else -1)
 
     def _account(self, parts: list[Share], seconds: float) -> None:
         counters = self._counters
@@ -398,3 +380,12 @@ class Engine:
             slot.work.sampler.close()
             slot.work = None
         slot.used_at = time.monotonic()
+
+
+def _next_tokens(slot: Slot, room: int) -> tuple[list[int], bool]:
+    """Return at most *room* tokens of the prompt that are to be read next in *slot*, and whether they are the last."""
+    assert slot.work is not None
+    wanted, done = slot.work.answer.wanted, len(slot.tokens)
+    end = min(done + room, media.next_start(wanted.pictures, done, done + room))
+    tokens = wanted.prompt[done:end]
+    return tokens, done + len(tokens) == len(wanted.prompt)

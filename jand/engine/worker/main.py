@@ -159,7 +159,7 @@ class Life:
         from jand.engine.worker import context, delivery, engine
 
         atomic = self._projector is not None and self._projector.atomic
-        opened = context.open_context(self._weights, options, unified=True, atomic_images=atomic)
+        opened = context.open_context(self._weights, options, atomic_images=atomic)
         self._opened = opened
         if options.lora:
             opened.adapt(self._adapters(options))

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 SIMILAR: Final = 0.1
 """A slot that holds at least this share of a prompt is preferred to the one that was idle longest."""
+LOSS: Final = 1 / 8
+"""What a token counts that would be dropped, against one that need not be read: somebody may come back to it."""
+BESIDE: Final = 8
+"""How many tokens a place beside an answer in work counts for."""
 
 
 @dataclass(eq=False, slots=True)
@@ -63,14 +67,58 @@ class Slot:
 
 
 def choose_slot(slots: Iterable[Slot], prompt: Sequence[int]) -> Slot | None:
-    """Return the idle slot that holds most of *prompt*; else an empty one, the lowest first; else the one idle longest. None where all are busy."""
+    """Return the idle slot that holds most of *prompt* and loses little else by it; where none is worth it an empty one, else the one idle longest. None where all are busy.
+
+    Of two that are as good the one beside an answer in work is taken: see `count_runs`.
+    """
+    slots = list(slots)
     idle = [slot for slot in slots if slot.work is None]
     if not idle:
         return None
-    best = max(idle, key=lambda slot: common_prefix(slot.tokens, prompt))
-    if common_prefix(best.tokens, prompt) > SIMILAR * len(prompt):
+    busy = {slot.number for slot in slots if slot.work is not None}
+
+    def beside(slot: Slot) -> bool:
+        return not busy.isdisjoint((slot.number - 1, slot.number + 1))
+
+    def worth(slot: Slot) -> float:
+        common = common_prefix(slot.tokens, prompt)
+        return common - LOSS * (len(slot.tokens) - common) + (BESIDE if common and beside(slot) else 0)
+
+    best = max(idle, key=lambda slot: (worth(slot), -slot.used_at))
+    if worth(best) > SIMILAR * len(prompt):
         return best
-    return min(idle, key=lambda slot: (bool(slot.tokens), slot.used_at if slot.tokens else 0.0, slot.number))
+    return min(
+        idle, key=lambda slot: (bool(slot.tokens), slot.used_at if slot.tokens else 0.0, not beside(slot), slot.number)
+    )
+
+
+def count_runs(slots: Iterable[Slot]) -> int:
+    """Count the runs of neighbouring numbers among the answers in work.
+
+    llama.cpp takes sequences with a stream each into one pass only where their numbers follow one another (`split_equal` in llama-batch.cpp).
+    """
+    return _runs({slot.number for slot in slots if slot.work is not None})
+
+
+def _runs(numbers: set[int]) -> int:
+    return sum(number - 1 not in numbers for number in numbers)
+
+
+def choose_exchange(slots: Iterable[Slot]) -> tuple[Slot, Slot] | None:
+    """Return a busy and an idle slot that by changing places leave fewest runs, and of those the pair that holds least; None where no exchange helps."""
+    slots = list(slots)
+    busy = {slot.number for slot in slots if slot.work is not None}
+    pairs = [
+        (_runs(busy - {moved.number} | {free.number}), len(moved.tokens) + len(free.tokens), moved, free)
+        for moved in slots
+        if moved.work is not None
+        for free in slots
+        if free.work is None
+    ]
+    runs, _, moved, free = min(pairs, key=lambda pair: pair[:2], default=(len(busy), 0, None, None))
+    if moved is None or free is None or runs >= _runs(busy):
+        return None
+    return moved, free
 
 
 def common_prefix(held: Sequence[int], wanted: Sequence[int]) -> int:
