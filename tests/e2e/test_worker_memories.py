@@ -10,26 +10,33 @@ import pytest_asyncio
 
 from jand.engine.process import Worker
 from jand.engine.protocol import WorkerConfig
-from tests.fakes import gguf_memories
-from tests.fakes.asking import TEXT, Asker, said
+from tests.fakes import gguf_files, gguf_memories
+from tests.fakes.asking import TEXT, Asker, said, streamed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
 LONG = 3 * gguf_memories.WINDOW
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "gemma": gguf_memories.tiny_gemma,
+    "mamba": gguf_memories.tiny_mamba,
+    "llama": lambda path: gguf_files.tiny_llama(path)[0],
+}
 PARALLEL = 3
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["gemma", "mamba"])
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["gemma", "mamba", "llama"])
 async def worker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worker]:
     folder = tmp_path_factory.mktemp(request.param)
-    write = gguf_memories.tiny_gemma if request.param == "gemma" else gguf_memories.tiny_mamba
     init = {"ctx_len": 512, "n_parallel": PARALLEL, "n_threads": 1, "n_batch": 64}
-    config = WorkerConfig(request.param, (str(write(folder / "m.gguf")),), str(folder / "w.sock"), init=init)
+    config = WorkerConfig(
+        request.param, (str(WRITERS[request.param](folder / "m.gguf")),), str(folder / "w.sock"), init=init
+    )
     started = await Worker.start(config)
-    assert started.details["prefix_reuse"] is (request.param == "gemma")
+    assert started.details["prefix_reuse"] is (request.param != "mamba")
     yield started
     note = await started.stop(grace_s=5)
     assert note.code == 0, note
@@ -86,3 +93,26 @@ async def test_conversations_side_by_side_do_not_disturb_one_another(ask: Asker)
 async def test_several_answers_to_one_prompt_agree(ask: Asker) -> None:
     found = await ask.ok(TEXT, prompt=numbers(50), n=PARALLEL, max_tokens=10, temperature=0, ignore_eos=True)
     assert len({choice["text"] for choice in found["choices"]}) == 1
+
+
+async def test_answers_that_lie_scattered_change_places_and_lose_nothing(ask: Asker) -> None:
+    """The middle one of three ends first; the last takes its place, for neighbours are decoded together. Both go on as they would alone, and the middle one's prompt is still known."""
+    prompts = [numbers(60 + number, 40 + number) for number in range(PARALLEL)]
+    alone = [(await answer(ask, prompt, cache_prompt=False, max_tokens=120))[0] for prompt in prompts]
+    held = (await ask.get("/health"))["cached_tokens"]
+    middle = held[1] - 119 - 40  # which of them lies there
+    lengths = [12 if number == middle else 120 for number in range(PARALLEL)]
+    texts = [
+        streamed(events)
+        for events in await asyncio.gather(
+            *(
+                ask.stream(TEXT, prompt=prompt, max_tokens=length, temperature=0, ignore_eos=True)
+                for prompt, length in zip(prompts, lengths, strict=True)
+            )
+        )
+    ]
+    assert all(whole.startswith(text) for whole, text in zip(alone, texts, strict=True))
+    assert [text == whole for whole, text in zip(alone, texts, strict=True)] == [length == 120 for length in lengths]
+    known = len(prompts[middle]) + 12 - 1
+    assert (await ask.get("/health"))["cached_tokens"] == [held[0], held[2], known]
+    assert (await answer(ask, prompts[middle]))[0] == texts[middle]

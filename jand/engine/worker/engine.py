@@ -20,7 +20,7 @@ from jand.engine.worker.grammar import Grammar
 from jand.engine.worker.pictures import PictureBatch
 from jand.engine.worker.prefixes import Prefixes
 from jand.engine.worker.sampling import Sampler
-from jand.engine.worker.slots import Slot, Work, choose_exchange, choose_slot, count_runs
+from jand.engine.worker.slots import Slot, Work, are_scattered, choose_exchange, choose_slot
 from jand.engine.worker.text import TextStream
 from jand.engine.worker.threads import ThreadChoice
 from jand.errors import BadRequestError, EngineError, JandError, ShuttingDownError
@@ -176,14 +176,11 @@ class Engine:
 
     def _bring_together(self) -> None:
         """Exchange places where the answers in work have lain scattered for some steps: each run of neighbours is a pass over the weights of its own."""
-        self._scattered_steps = self._scattered_steps + 1 if count_runs(self._slots) > 1 else 0
+        self._scattered_steps = self._scattered_steps + 1 if are_scattered(self._slots) else 0
         if self._scattered_steps < SCATTERED_STEPS:
             return
         self._scattered_steps = 0
-        pair = choose_exchange(self._slots)
-        if pair is None:
-            return
-        busy, idle = pair
+        busy, idle = choose_exchange(self._slots)
         if self._context.exchange(busy.number, idle.number, EXCHANGED_BYTES):
             busy.number, idle.number = idle.number, busy.number
             self._slots.sort(key=lambda slot: slot.number)

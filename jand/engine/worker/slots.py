@@ -69,7 +69,7 @@ class Slot:
 def choose_slot(slots: Iterable[Slot], prompt: Sequence[int]) -> Slot | None:
     """Return the idle slot that holds most of *prompt* and loses little else by it; where none is worth it an empty one, else the one idle longest. None where all are busy.
 
-    Of two that are as good the one beside an answer in work is taken: see `count_runs`.
+    Of two that are as good the one beside an answer in work is taken: see `are_scattered`.
     """
     slots = list(slots)
     idle = [slot for slot in slots if slot.work is None]
@@ -92,32 +92,22 @@ def choose_slot(slots: Iterable[Slot], prompt: Sequence[int]) -> Slot | None:
     )
 
 
-def count_runs(slots: Iterable[Slot]) -> int:
-    """Count the runs of neighbouring numbers among the answers in work.
+def are_scattered(slots: Iterable[Slot]) -> bool:
+    """Whether there are gaps between the answers in work.
 
     llama.cpp takes sequences with a stream each into one pass only where their numbers follow one another (`split_equal` in llama-batch.cpp).
     """
-    return _runs({slot.number for slot in slots if slot.work is not None})
+    busy = [slot.number for slot in slots if slot.work is not None]
+    return bool(busy) and max(busy) - min(busy) >= len(busy)
 
 
-def _runs(numbers: set[int]) -> int:
-    return sum(number - 1 not in numbers for number in numbers)
-
-
-def choose_exchange(slots: Iterable[Slot]) -> tuple[Slot, Slot] | None:
-    """Return a busy and an idle slot that by changing places leave fewest runs, and of those the pair that holds least; None where no exchange helps."""
-    slots = list(slots)
-    busy = {slot.number for slot in slots if slot.work is not None}
-    pairs = [
-        (_runs(busy - {moved.number} | {free.number}), len(moved.tokens) + len(free.tokens), moved, free)
-        for moved in slots
-        if moved.work is not None
-        for free in slots
-        if free.work is None
-    ]
-    runs, _, moved, free = min(pairs, key=lambda pair: pair[:2], default=(len(busy), 0, None, None))
-    if moved is None or free is None or runs >= _runs(busy):
-        return None
+def choose_exchange(slots: Sequence[Slot]) -> tuple[Slot, Slot]:
+    """Return a busy and an idle slot that change places on the shortest way to answers without gaps; *slots* are scattered, in the order of their numbers."""
+    count = sum(slot.work is not None for slot in slots)
+    windows = [slots[start : start + count] for start in range(len(slots) - count + 1)]
+    window = max(windows, key=lambda each: sum(slot.work is not None for slot in each))
+    free = min((slot for slot in window if slot.work is None), key=lambda slot: len(slot.tokens))
+    moved = min((slot for slot in slots if slot.work and slot not in window), key=lambda slot: len(slot.tokens))
     return moved, free
 
 
