@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from jand.engine.worker.pictures import PictureBatch
     from jand.engine.worker.weights import Weights
 
+MOST_VIEWS: Final = 1024
+
 PAD: Final = 256
 """llama.cpp rounds a context up to this many tokens."""
 
@@ -112,6 +114,8 @@ class Context:
         self._memory = lib.llama_get_memory(handle) or None
         self._n_vocab = weights.facts.n_vocab
         self._copying = False
+        self._views: dict[int, npt.NDArray[np.float32]] = {}
+        """Arrays over rows of logits by their address: llama.cpp keeps one buffer for them and moves it seldom."""
         self.can_remove_part = False
         """Whether the end of a sequence can be taken back; a recurrent model forgets only as a whole. Set by `warm_up`."""
 
@@ -136,7 +140,14 @@ class Context:
     def logits(self, index: int) -> npt.NDArray[np.float32] | None:
         """Return a view on the logits of the batch's token *index*, valid and writable until the next decode."""
         pointer = lib.llama_get_logits_ith(self.handle, index)
-        return np.ctypeslib.as_array(pointer, (self._n_vocab,)) if pointer else None
+        if not pointer:
+            return None
+        address = ctypes.addressof(pointer.contents)
+        if (view := self._views.get(address)) is None:  # making one costs more than choosing a token from it
+            if len(self._views) > MOST_VIEWS:
+                self._views.clear()
+            view = self._views[address] = np.ctypeslib.as_array(pointer, (self._n_vocab,))
+        return view
 
     def embedding(self, sequence: int) -> npt.NDArray[np.float32] | None:
         pointer = lib.llama_get_embeddings_seq(self.handle, sequence)

@@ -56,7 +56,8 @@ class ThreadChoice:
             self._tried.append(seconds)
             self._judge(now)
             return
-        sudden = len(self._usual) >= TRIAL_STEPS and seconds > _SUDDEN * median(self._usual)
+        slow = len(self._usual) >= TRIAL_STEPS and seconds > _SUDDEN * min(self._usual)
+        sudden = slow and seconds > _SUDDEN * median(self._usual)  # a median costs as much as the rest of this
         self._usual = [*self._usual[-4:], seconds]
         if sudden:
             self._pause_s = FIRST_PAUSE_S
