@@ -116,3 +116,15 @@ async def test_answers_that_lie_scattered_change_places_and_lose_nothing(ask: As
     known = len(prompts[middle]) + 12 - 1
     assert (await ask.get("/health"))["cached_tokens"] == [held[0], held[2], known]
     assert (await answer(ask, prompts[middle]))[0] == texts[middle]
+
+
+async def test_what_another_conversation_holds_is_copied_and_means_the_same(worker: Worker, ask: Asker) -> None:
+    """Copied while its donor goes on: the beginning of three prompts is read once, also where layers see no more than a window of it."""
+    shared = numbers(80)
+    prompts = [[*shared, 9 + number, 7] for number in range(PARALLEL)]
+    alone = [(await answer(ask, prompt, cache_prompt=False))[0] for prompt in prompts]
+    await answer(ask, shared, max_tokens=1)
+    found = await asyncio.gather(*(answer(ask, prompt) for prompt in prompts))
+    assert [text for text, _ in found] == alone
+    if worker.details["prefix_reuse"]:
+        assert all(known >= len(shared) - 1 for _, known in found)

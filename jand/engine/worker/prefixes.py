@@ -32,13 +32,9 @@ class Prefixes:
         self._window = context.weights.facts.n_swa
         self._worth = max(LEAST_SHARED, context.ctx_len // SHARED_PART)
 
-    @property
-    def _can_share(self) -> bool:
-        return self._context.can_remove_part and not self._window
-
     def is_being_read(self, prompt: list[int]) -> bool:
         """Whether another conversation is just reading what *prompt* begins with: waiting for it is quicker than reading it twice."""
-        if not self._can_share:
+        if not self._context.can_remove_part:
             return False
         return any(
             common_prefix(slot.work.answer.wanted.prompt, prompt) >= len(slot.tokens) + self._worth
@@ -48,7 +44,7 @@ class Prefixes:
 
     def borrow(self, slot: Slot, wanted: Wanted) -> None:
         """Let *slot* begin with what another one holds of the prompt, where that is a good deal more than it holds itself."""
-        if not self._can_share:
+        if not self._context.can_remove_part:
             return
         prompt = wanted.prompt
         donor = max(self._slots, key=lambda other: common_prefix(other.tokens, prompt))
