@@ -154,6 +154,12 @@ def work(tallies: Sequence[tuple[str, ModelTally]]) -> Iterator[Metric]:
         for model, tally in told:
             family.add_metric([model], tally.work.get(counter, 0.0))
         yield family
+    most = GaugeMetricFamily(
+        "jand_n_tokens_max", f"Most tokens that one conversation has held, {LATE}", labels=["model"]
+    )
+    for model, tally in told:
+        most.add_metric([model], tally.work.get("most_tokens", 0.0))
+    yield most
     for name, words, counted, by in RATES:
         gauge = GaugeMetricFamily(f"jand_{name}", f"{words}, over all its workers' lives, {LATE}", labels=["model"])
         for model, tally in told:

@@ -95,9 +95,8 @@ class Actor:
     @property
     def busy(self) -> bool:
         """Whether it may not be stopped now to make room."""
-        woken = (
-            self.waiting > 0 and not self._yielding
-        )  # requests that it was started for, which have not had their turn of the loop yet
+        # Those that wait for what runs were woken by its start, and have not had their turn of the loop yet.
+        woken = self.waiting > 0 and not self._yielding
         return self.in_flight > 0 or woken or self._state is not State.RUNNING
 
     @property
@@ -189,8 +188,9 @@ class Actor:
             self._arm()
             self._around.admission.changed()
 
-    def yield_turn(self) -> None:
-        self._yielding = True
+    def yield_turn(self) -> bool:
+        self._yielding = self._yielding or self.waiting == 0 or self._state is not State.RUNNING
+        return self._yielding
 
     def keep_turn(self) -> None:
         if self._yielding:

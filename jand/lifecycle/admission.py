@@ -1,13 +1,15 @@
 """Memory for what is to run: each start reserves what it will need, and idle models are stopped to make room.
 
-Starts that compete stand in one line, first come first served, so that a small model cannot for ever overtake a large one. What a model needs is estimated from its files and header, and
+Starts that compete stand in one line, first come first served, so that a small model cannot for ever overtake a large one; one that postpones nobody may pass (`policy.may_pass`). What a model needs is estimated from its files and header, and
 corrected by what its last run really took.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -19,7 +21,7 @@ from jand.lifecycle import policy, portrait
 from jand.tasks import Bell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from jand.library.findings import Found
     from jand.lifecycle.notes import Notes
@@ -62,8 +64,8 @@ class Holder(Protocol):
     @property
     def ready_at(self) -> float | None: ...
 
-    def yield_turn(self) -> None:
-        """Take no more requests; those that come wait until it has stopped and can start again."""
+    def yield_turn(self) -> bool:
+        """Take no more requests; those that come wait until it has stopped and can start again. Return whether it does: not before those that it was started for had their turn of the loop."""
 
     def keep_turn(self) -> None:
         """Take requests again, where it still runs: nobody waits for its memory any more."""
@@ -81,7 +83,9 @@ class Admission:
         self._turn_s = turn_s
         self._reserved: dict[Holder, int] = {}
         self._most: dict[Holder, int] = {}
-        self._line = asyncio.Lock()
+        self._line: deque[object] = deque()
+        self._head: int | None = None
+        """The bytes for which the first of the line waits, while it waits."""
         self._bell = Bell()
 
     @property
@@ -116,7 +120,7 @@ class Admission:
 
     async def relieve(self, holder: Holder) -> None:
         """Let others make room for what *holder* takes beyond its promise, as far as they are idle; it is not stopped itself."""
-        async with self._line:
+        async with self._in_line():
             residents = [resident for resident in self._residents() if resident.name != holder.id]
             match policy.make_room(self._reserved.get(holder, 0), self.budget, residents):
                 case policy.Room(victims=victims) if victims:
@@ -133,13 +137,34 @@ class Admission:
 
         Raises NoRoomError where they cannot be had whatever is stopped.
         """
-        async with self._line:
-            try:
-                await self._make_room(holder, need)
-            finally:
-                for other in self._reserved:
-                    other.keep_turn()
+        async with self._in_line(lambda: self._may_pass(holder, need)) as is_first:
+            if is_first:
+                try:
+                    await self._make_room(holder, need)
+                finally:
+                    self._head = None
+                    for other in self._reserved:
+                        other.keep_turn()
             self._reserved[holder] = need
+
+    @contextlib.asynccontextmanager
+    async def _in_line(self, may_pass: Callable[[], bool] = lambda: False) -> AsyncIterator[bool]:
+        """Wait until it is our turn (True), or until we may pass whoever is before us (False), and keep our place within the context."""
+        place = object()
+        self._line.append(place)
+        try:
+            while (is_first := self._line[0] is place) is False and not may_pass():
+                await self._bell.heard()
+            yield is_first
+        finally:
+            self._line.remove(place)
+            self.changed()
+
+    def _may_pass(self, holder: Holder, need: int) -> bool:
+        """Whether *holder* may have its memory before the first of the line; never one that could not be stopped again for it."""
+        if self._head is None or holder.pinned:
+            return False
+        return policy.may_pass(need, self._head, self.budget, self._residents())
 
     def release(self, holder: Holder) -> None:
         """Give back what was kept for *holder*, whose process is gone. Idempotent."""
@@ -160,6 +185,9 @@ class Admission:
                 case policy.Room(victims=victims):
                     await self._evict(victims, holder)
                 case policy.Wait(holders=holders):
+                    if self._head is None:
+                        self._head = need
+                        self.changed()  # those behind may pass from now on
                     await self._wait_for(holders)
                 case policy.Refusal():
                     raise self._refusal(holder, need, decision)
@@ -199,7 +227,8 @@ class Admission:
         left = []
         for holder in self._named(names):
             if self._turn_over_at(holder) <= now:
-                holder.yield_turn()
+                if not holder.yield_turn():
+                    left.append(0.0)
             elif holder.busy:
                 left.append(self._turn_over_at(holder) - now)
             else:

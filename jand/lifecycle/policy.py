@@ -2,7 +2,7 @@
 
 A model that is busy or pinned is never chosen to make room. Fairness: whoever waits for room held by busy models waits at most until their turn is over; then those take no new
 request, finish what they have, and make room. A model that was used a moment ago counts as busy within its turn. So memory changes hands at most once a moment, and under steady
-load once a turn, and nobody waits for ever.
+load once a turn, and nobody waits for ever. Who waits is passed only by what fits into memory that is free and would not have been enough for it (`may_pass`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 CRASH_WINDOW_S: Final = 300.0
 CRASHES_IN_LOOP: Final = 5
 """So many deaths or failed starts within the window are a crash loop: nothing but a person's start tries again, however long ago they are by then."""
+
+MOST_WEIGHED: Final = 12
+"""With more residents nobody passes: there are twice as many ways to make room with each."""
 
 FIRST_BACKOFF_S: Final = 1.0
 LONGEST_BACKOFF_S: Final = 30.0
@@ -71,6 +74,22 @@ def make_room(need: int, budget: int, residents: Sequence[Resident]) -> Room | W
         pinned = tuple(resident.name for resident in residents if resident.pinned)
         return Refusal(budget - sum(resident.need for resident in residents if resident.pinned), pinned)
     return Wait(tuple(resident.name for resident in unpinned))
+
+
+def may_pass(need: int, first: int, budget: int, residents: Sequence[Resident]) -> bool:
+    """Whether *need* bytes may be given out before the *first* bytes that somebody waits for at the head of the line.
+
+    They must be free now, and must not postpone the head: whichever of the residents stop, in whatever order, it fits as soon as it would have without them.
+    """
+    free = budget - sum(resident.need for resident in residents)
+    if need > free or len(residents) > MOST_WEIGHED:
+        return False
+    missing = first - free
+    # What stops frees one of these sums; with one between, the head would have fitted, and now would not.
+    sums = {0}
+    for resident in residents:
+        sums |= {known + resident.need for known in sums}
+    return not any(missing <= freed < missing + need for freed in sums)
 
 
 def _enough(candidates: Iterable[Resident], missing: int) -> list[Resident] | None:

@@ -86,6 +86,10 @@ class Tally:
         self.models.pop(model_id, None)
 
 
+LARGEST: Final = frozenset({"most_tokens"})
+"""What of a worker's numbers is the largest value of something, and no count."""
+
+
 class Meter:
     """Adds up what one worker says of itself."""
 
@@ -99,7 +103,10 @@ class Meter:
         tally = self._tally.of(self._model_id)
         tally.processing, tally.queued = processing, queued
         for name, value in work.items():
-            tally.work[name] += max(0.0, value - self._before.get(name, 0.0))
+            if name in LARGEST:
+                tally.work[name] = max(tally.work[name], value)
+            else:
+                tally.work[name] += max(0.0, value - self._before.get(name, 0.0))
         self._before = work
 
     def ended(self) -> None:

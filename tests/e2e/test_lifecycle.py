@@ -57,7 +57,10 @@ async def test_an_idle_model_stops_when_request_json_or_setting_say_in_this_orde
     assert not [event for event in told if "keep_alive" in event["line"]]
     assert metrics["jand_requests_total", frozenset({("model", "plain"), ("status", "200")})] == 3
     assert metrics["jand_load_seconds_count", frozenset({("model", "plain")})] == 2
-    assert metrics["jand_tokens_predicted_total", frozenset({("model", "plain")})] > 0
+    predicted = metrics["jand_tokens_predicted_total", frozenset({("model", "plain")})]
+    assert predicted > 0
+    # One conversation has at most what three answers and their prompts have together.
+    assert 1 < metrics["jand_n_tokens_max", frozenset({("model", "plain")})] <= predicted + 3 * 64
 
 
 async def test_idle_time_begins_when_the_last_answer_ends(tmp_path: Path) -> None:

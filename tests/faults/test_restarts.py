@@ -20,7 +20,7 @@ from tests.fakes.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 OF_ONE_LIFE: Final = ("pid", "memory", "reserved", "loaded_in", "load_s", "warm_up_s", "since")

@@ -286,8 +286,7 @@ class Engine:
         counters = self._counters
         generated = sum(part.slot.generating for part in parts)
         read = sum(len(part.tokens) for part in parts) - generated
-        counters.steps += 1
-        counters.slot_steps += len(parts)
+        counters.note_step([len(part.slot.tokens) + len(part.tokens) for part in parts])
         counters.prompt_tokens += read
         counters.generated_tokens += generated
         if not read:

@@ -146,6 +146,7 @@ class Routes:
             "images_encoded_total": counters.images_encoded,
             "image_seconds_total": counters.images_s,
             "n_decode_total": counters.steps,
+            "n_tokens_max": counters.most_tokens,
             "n_busy_slots_per_decode": counters.slot_steps / max(1, counters.steps),
             "requests_processing": turns.active,
             "requests_deferred": turns.queued,

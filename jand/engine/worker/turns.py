@@ -32,6 +32,13 @@ class Counters:
     reading_s: float = 0.0
     generating_s: float = 0.0
     slot_steps: int = 0
+    most_tokens: int = 0
+
+    def note_step(self, held: Sequence[int]) -> None:
+        """Count a call of llama_decode after which the conversations that took part hold so many tokens each."""
+        self.steps += 1
+        self.slot_steps += len(held)
+        self.most_tokens = max(self.most_tokens, *held)
 
 
 class Part(Protocol):

@@ -74,7 +74,9 @@ async def test_what_happened_to_a_model_and_what_its_worker_did(api: ServedApi, 
         "generating_s": 4,
         "steps": 10,
         "slot_steps": 15,
+        "most_tokens": 90,
     }
+    Meter(tally, name).heard(processing=0, queued=0, work={"most_tokens": 120})
     Meter(tally, name).heard(processing=2, queued=3, work=work)
     Meter(tally, "new").heard(processing=0, queued=0, work={"prompt_tokens": 0, "reading_s": 0})
 
@@ -91,6 +93,7 @@ async def test_what_happened_to_a_model_and_what_its_worker_did(api: ServedApi, 
     assert of(samples, "jand_prompt_tokens_seconds", model=name) == 3.5
     assert of(samples, "jand_predicted_tokens_seconds", model=name) == 2.75
     assert of(samples, "jand_n_busy_slots_per_decode", model=name) == 1.5
+    assert of(samples, "jand_n_tokens_max", model=name) == 120
     assert ("jand_prompt_tokens_seconds", frozenset({("model", "new")})) not in samples
     assert of(samples, "jand_requests_processing", model=name) == 2
     assert of(samples, "jand_requests_deferred", model=name) == 3

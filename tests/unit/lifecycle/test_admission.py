@@ -12,7 +12,7 @@ import pytest
 
 from jand.errors import CrashLoopError, NoRoomError, StartError
 from jand.lifecycle.actor import Actor
-from jand.lifecycle.admission import LINGER, Admission, estimate
+from jand.lifecycle.admission import LEARNED, LINGER, Admission, estimate
 from jand.lifecycle.notes import Notes
 from jand.lifecycle.policy import CRASHES_IN_LOOP
 from jand.lifecycle.resumption import Resumption
@@ -79,6 +79,35 @@ async def test_a_busy_model_is_waited_for_and_never_cut(tmp_path: Path) -> None:
     await behind
 
     assert [name for name, _ in engine.launched] == ["a", "b", "a"]
+
+
+async def test_a_small_model_passes_one_that_waits_where_it_does_not_postpone_it(tmp_path: Path) -> None:
+    """Of 10 parts a busy model has 6 and one waits for 8: what takes 2 runs meanwhile and stays, what takes 3 waits behind, since 7 would not be enough."""
+    engine = FakeEngine(immediately=True)
+    around = Around(tmp_path, engine, models=1)
+    around.admission.budget = 10
+    parts = {"busy": 6, "large": 8, "small": 2, "medium": 3, "pinned": 1}
+    notes = Notes(tmp_path / "state.json")
+    for name, need in parts.items():
+        notes.note(LEARNED, f"models/{name}/{name}.json None None 100", need)
+    around.admission._notes = notes
+    models = {name: around.make(name, metadata={"pinned": name == "pinned"}) for name in parts}
+    await models["busy"].acquire()
+    large = asyncio.create_task(models["large"].acquire())
+    medium = asyncio.create_task(models["medium"].acquire())
+    pinned = asyncio.create_task(models["pinned"].acquire())
+    await models["small"].acquire()
+    assert around.admission.reserved == 8
+    assert [task.done() for task in (large, medium, pinned)] == [False, False, False]
+
+    models["busy"].release()
+    await large
+    assert around.admission.reserved == 10, "the small one need not stop for it"
+    models["large"].release()
+    models["small"].release()
+    await medium
+    await pinned
+    assert [name for name, _ in engine.launched] == ["busy", "small", "large", "medium", "pinned"]
 
 
 async def test_a_pinned_model_is_never_stopped(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from jand.lifecycle.policy import (
     Room,
     Wait,
     make_room,
+    may_pass,
 )
 
 
@@ -62,6 +65,25 @@ def test_waiting_ends_once_the_busy_ones_are_idle(house: tuple[int, int, list[Re
     if isinstance(make_room(need, budget, residents), Wait):
         idle = [Resident(item.name, item.need, item.used_at, busy=False, pinned=item.pinned) for item in residents]
         assert isinstance(make_room(need, budget, idle), Room)
+
+
+@given(houses(), st.integers(0, 60))
+def test_who_passes_takes_free_memory_and_postpones_nobody(house: tuple[int, int, list[Resident]], need: int) -> None:
+    """Whoever stops in whatever order: each set of those that stay leaves room for the head with the one that passed as without it, and only then it passes."""
+    first, budget, residents = house
+    fits = sum(resident.need for resident in residents) + need <= budget
+    postpones = any(
+        held + first <= budget < held + first + need
+        for count in range(len(residents) + 1)
+        for staying in itertools.combinations(residents, count)
+        for held in [sum(resident.need for resident in staying)]
+    )
+
+    assert may_pass(need, first, budget, residents) is (fits and not postpones)
+
+
+def test_among_very_many_residents_nobody_passes() -> None:
+    assert not may_pass(1, 90, 100, [Resident(str(number), 2, 0.0) for number in range(13)])
 
 
 def test_the_least_recently_used_goes_first() -> None:
