@@ -98,7 +98,6 @@ async def run(loaded: Loaded, logs: Logs, *listeners: Listener) -> int:
         if pid_file is not None:
             pid_file.acquire()
         root.models.mkdir(parents=True, exist_ok=True)
-        lock.hold(root.models)
         ignore_lease_signal()
         sys.setswitchinterval(SWITCH_S)
         with _worker_directory() as directory:
@@ -130,7 +129,9 @@ async def _serve(loaded: Loaded, logs: Logs, directory: Path, listener: Listener
         reload=reloads.on_request,
     )
     signals.install(reload=reloads.on_hangup, dump=functools.partial(dump, manager))
-    listen = ListenSettings.of(settings, inherited=_handed_over(), insists=loaded.is_given("socket"))
+    listen = ListenSettings.of(
+        settings, inherited=_handed_over(), insists=loaded.is_given("socket"), held=settings.root
+    )
     listeners = await open_listeners(app, listen)
     reloads.listeners = listeners
     log.info("listening", on=listeners.addresses, root=str(settings.root), version=jand.__version__, pid=os.getpid())

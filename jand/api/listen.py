@@ -116,7 +116,11 @@ async def open_listeners(app: web.Application, settings: ListenSettings) -> List
     bound = None
     if settings.socket is not None:
         bound = await asyncio.to_thread(
-            bind_private, settings.socket, mode=settings.socket_mode, group=settings.socket_group
+            bind_private,
+            settings.socket,
+            mode=settings.socket_mode,
+            group=settings.socket_group,
+            held=settings.held,
         )
     # A client that goes away cancels its handler, and so ends what was done for it.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=CUT_S)

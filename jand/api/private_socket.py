@@ -58,8 +58,8 @@ class BoundSocket:
                 self.path.unlink()
 
 
-def bind_private(path: Path, *, mode: int = PRIVATE, group: str | None = None) -> BoundSocket:
-    """Bind and listen on *path*. Blocks for up to a few seconds where another process binds there too.
+def bind_private(path: Path, *, mode: int = PRIVATE, group: str | None = None, held: Path | None = None) -> BoundSocket:
+    """Bind and listen on *path*. Blocks for up to a few seconds where another process binds there too; *held* is a directory whose lock this process has already.
 
     Raises SocketInUseError where somebody answers there, SocketUnusableError where *path* or its directory is no place for it.
     """
@@ -67,21 +67,21 @@ def bind_private(path: Path, *, mode: int = PRIVATE, group: str | None = None) -
     gid = find_gid(group, path)
     try:
         ensure_directory(path.parent, mode, gid)
-        with locked(path.parent):
+        with locked(path.parent, held):
             remove_dead(path)
             return _bind(path, mode, gid)
     except OSError as error:
         raise unusable(path, os.strerror(error.errno or 0).lower()) from error
 
 
-def bind_again(path: Path, *, mode: int = PRIVATE, group: str | None = None) -> BoundSocket:
+def bind_again(path: Path, *, mode: int = PRIVATE, group: str | None = None, held: Path | None = None) -> BoundSocket:
     """Do as `bind_private` does, for a daemon that serves: clients come all the time, and find nothing or a socket that answers."""
     gid = find_gid(group, path)
     beside = path.with_name(f".{secrets.token_hex(2)}")
     check_length(beside)
     try:
         ensure_directory(path.parent, mode, gid)
-        with locked(path.parent):
+        with locked(path.parent, held):
             remove_dead(path)
             bound = _bind(beside, mode, gid)
             beside.rename(path)
@@ -165,8 +165,11 @@ def check_directory(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of *directory* against others that bind there."""
+def locked(directory: Path, held: Path | None = None) -> Iterator[None]:
+    """Hold the lock of *directory* against others that bind there, unless it is *held*."""
+    if held is not None and held.is_dir() and directory.samefile(held):
+        yield
+        return
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         deadline = time.monotonic() + LOCK_TIMEOUT_S

@@ -51,7 +51,7 @@ class ApiSettings:
 
 @dataclass(frozen=True, slots=True)
 class ListenSettings:
-    """Where to listen. *inherited* are sockets that systemd or launchd has bound; *socket* is None where one of those stands for it."""
+    """Where to listen. *inherited* are sockets that systemd or launchd has bound; *socket* is None where one of those stands for it. *held* is a directory whose lock is ours already."""
 
     socket: Path | None
     socket_mode: int = 0o600
@@ -60,10 +60,16 @@ class ListenSettings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     inherited: tuple[sockets.socket, ...] = ()
+    held: Path | None = None
 
     @classmethod
     def of(
-        cls, settings: Settings, *, inherited: Sequence[sockets.socket] = (), insists: bool = False
+        cls,
+        settings: Settings,
+        *,
+        inherited: Sequence[sockets.socket] = (),
+        insists: bool = False,
+        held: Path | None = None,
     ) -> ListenSettings:
         """Take the listeners' part of *settings*.
 
@@ -79,6 +85,7 @@ class ListenSettings:
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,
             inherited=tuple(inherited),
+            held=held,
         )
 
 

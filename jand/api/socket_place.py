@@ -6,9 +6,10 @@ Whoever is connected notices nothing: a connection does not need the file.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ import structlog
 
 from jand.api.private_socket import BoundSocket, bind_again
 from jand.errors import JandError
+from jand.library.threads import Threads
 from jand.model.problem import Problem
 
 if TYPE_CHECKING:
@@ -44,11 +46,13 @@ class SocketPlace:
     report: Report
     _told: tuple[Problem, ...] = ()
     _making: asyncio.Future[BoundSocket] | None = None
+    _threads: Threads = field(default_factory=lambda: Threads(1, "sockets", close_s=0.1))
 
     async def look(self) -> None:
         """Look once, and make again what is gone."""
-        problems = [lost_for_good(each) for each in self.inherited if is_lost(each)]
-        if self.bound is not None and is_lost(self.bound):
+        lost = await self._threads.run(self._find_lost)
+        problems = [lost_for_good(each) for each in self.inherited if each in lost]
+        if self.bound is not None and self.bound in lost:
             problems += await self._make_again(self.bound)
         if tuple(problems) != self._told:
             self._told = tuple(problems)
@@ -56,8 +60,13 @@ class SocketPlace:
                 log.error("socket lost", path=problem.path, reason=problem.message, hint=problem.hint)
             self.report(SOURCE, problems)
 
+    def _find_lost(self) -> list[BoundSocket]:
+        places = self.inherited if self.bound is None else (*self.inherited, self.bound)
+        return [each for each in places if is_lost(each)]
+
     async def remove(self) -> None:
-        """Remove the file of the socket that is ours, also of one that is just being made."""
+        """Remove the file of the socket that is ours, also of one that is just being made, and look no more."""
+        await self._threads.close()
         if self._making is not None:
             made = (await asyncio.gather(self._making, return_exceptions=True))[0]
             self.bound = made if isinstance(made, BoundSocket) else self.bound
@@ -65,8 +74,11 @@ class SocketPlace:
             await asyncio.to_thread(self.bound.remove)
 
     async def _make_again(self, lost: BoundSocket) -> Iterable[Problem]:
-        mode, group = self.settings.socket_mode, self.settings.socket_group
-        self._making = asyncio.ensure_future(asyncio.to_thread(bind_again, lost.path, mode=mode, group=group))
+        asked = self.settings
+        binding = functools.partial(
+            bind_again, lost.path, mode=asked.socket_mode, group=asked.socket_group, held=asked.held
+        )
+        self._making = asyncio.ensure_future(asyncio.to_thread(binding))
         try:
             # Cancelled, the thread goes on; `remove` waits for what it makes.
             made = await asyncio.shield(self._making)

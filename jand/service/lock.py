@@ -1,7 +1,8 @@
 """Pid files that are locks: one daemon for each root, and the pid for whoever looks for it.
 
 The kernel frees the lock with the process, however it ends. The file stays when the daemon goes, emptied (removing it would let two daemons lock two files of one name); only the lock on it
-counts, never that it is there. People do remove it: so the models folder is locked too, which nobody removes for tidiness, and the file is made again by the daemon whose it was.
+counts, never that it is there. People do remove it: so the root itself is locked too, which nobody removes for tidiness, and the file is made again by the daemon whose it was. Not
+the models folder: it may be a disk of its own, and what is open there keeps it from being unmounted.
 """
 
 from __future__ import annotations
@@ -99,12 +100,21 @@ class RootLock(PidFile):
         self._root = own.parent
         self._folder: int | None = None
 
-    def hold(self, models: Path) -> None:
-        """Lock the folder *models* as well, until `release`. RootLockedError where another daemon does; a file system that has no such locks (NFS) is left to the pid file."""
+    @override
+    def acquire(self) -> None:
+        """Do as every pid file does, and lock the root as well; a file system that has no locks on folders (NFS) is left to the pid file."""
+        super().acquire()
         try:
-            descriptor = os.open(models, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._hold()
+        except RootLockedError:
+            self.release()
+            raise
+
+    def _hold(self) -> None:
+        try:
+            descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
-            return  # it is offline, which the watch tells
+            return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from jand.library.threads import Threads
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
@@ -14,20 +16,33 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-LOOK_S: Final = 2.0
-"""How long a socket that was removed may be missing; a look costs some microseconds."""
+SOCKET_S: Final = 2.0
+"""How long a socket that was removed may be missing."""
+
+PID_FILE_S: Final = 5.0
 
 
-async def keep_up(
-    look_at_sockets: Callable[[], Awaitable[None]], pid_files: Sequence[PidFile], *, every_s: float = LOOK_S
-) -> None:
-    """Look every *every_s* seconds until cancelled; what goes wrong once is tried again."""
+async def keep_up(look_at_sockets: Callable[[], Awaitable[None]], pid_files: Sequence[PidFile]) -> None:
+    """Look again and again until cancelled. A disk that hangs costs a thread and its own looks, no others."""
+    threads = Threads(1, "pid files", close_s=0.1)
+
+    async def look_at_pid_files() -> None:
+        for pid_file in pid_files:
+            if await threads.run(pid_file.renew):
+                log.warning("pid file made again", path=str(pid_file.path), reason="somebody had removed it")
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_every(SOCKET_S, look_at_sockets), name="sockets")
+            group.create_task(_every(PID_FILE_S, look_at_pid_files), name="pid files")
+    finally:
+        await threads.close()
+
+
+async def _every(seconds: float, look: Callable[[], Awaitable[None]]) -> None:
     while True:
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(seconds)
         try:
-            await look_at_sockets()
-            for pid_file in pid_files:
-                if pid_file.renew():
-                    log.warning("pid file made again", path=str(pid_file.path), reason="somebody had removed it")
+            await look()
         except OSError as error:
             log.warning("upkeep failed", reason=error.strerror)
