@@ -23,7 +23,7 @@ ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 OVERDUE_S: Final = 10.0
 """How long an end in order may take; it takes 5 s at most where nothing hangs, and service managers kill after 30 to 90."""
 
-OVERDUE_AGAIN_S: Final = 5.0
+OVERDUE_AGAIN_S: Final = 3.0
 """The same from a second signal on."""
 
 SOFTWARE: Final = 70

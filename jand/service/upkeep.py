@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 SOCKET_S: Final = 2.0
 """How long a socket that was removed may be missing."""
 
-PID_FILE_S: Final = 5.0
+PID_FILE_S: Final = 2.0
 
 
 async def keep_up(look_at_sockets: Callable[[], Awaitable[None]], pid_files: Sequence[PidFile]) -> None:

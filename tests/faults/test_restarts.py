@@ -81,7 +81,7 @@ def is_free(path: Path) -> bool:
 
 async def test_starts_and_stops_of_the_daemon_leave_nothing_behind(tmp_path: Path, scratch: Path, soak: bool) -> None:
     """Neither sockets, processes, temporary folders nor locks; and every life lists the same."""
-    lives = 100 if soak else 4
+    lives = 100 if soak else 3
     lay_out(tmp_path / "models")
     pid_file = tmp_path / "jand.pid"
     listed: list[Any] = []
