@@ -7,7 +7,6 @@ after a refused write both still agree on where to go on.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -33,7 +32,9 @@ class Writing:
         self._loop = asyncio.get_running_loop()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="jand-download")
         self._digest = ThreadPoolExecutor(1, thread_name_prefix="jand-digest")
-        self._outstanding: deque[asyncio.Future[None]] = deque()
+        self._outstanding = 0
+        self._refusal: BaseException | None = None
+        self._all_done = asyncio.Event()
 
     async def run(self, work: Callable[[], T]) -> T:
         """Return what *work* returns in the thread at the partial. While pieces are on their way it may not touch the digest."""
@@ -57,16 +58,15 @@ class Writing:
         """
 
         async def hand_on(piece: memoryview) -> None:
-            while self._outstanding and self._outstanding[0].done():
-                self._outstanding.popleft().result()
             for start in range(0, len(piece), bandwidth.most):
+                if self._refusal is not None:
+                    raise self._refusal
                 part = piece[start : start + bandwidth.most]
-                done = self._put(part)
-                if start + len(part) == len(piece):
-                    done.add_done_callback(lambda _: body.give_back(piece))
+                self._put(part, body, piece if start + len(part) == len(piece) else None)
                 on_part(len(part))
                 await bandwidth.take(len(part))
 
+        self._refusal = None
         try:
             yield hand_on
         except Exception:
@@ -77,27 +77,37 @@ class Writing:
             raise
         await self._settle()
 
-    def _put(self, part: memoryview) -> asyncio.Future[None]:
+    def _put(self, part: memoryview, body: Body, last_of: memoryview | None) -> None:
+        """Have *part* written and hashed, and *last_of*, the piece that ends with it, given back then: one turn of the loop for each, since there are thousands a second."""
         writing: Future[None] = self._disk.submit(self._partial.write, part)
 
         def follow() -> None:
+            refusal = writing.exception()
             try:
-                writing.result()
-            finally:
                 self._partial.hash(part)
+            except BaseException as error:
+                refusal = refusal or error
+            self._loop.call_soon_threadsafe(self._done, refusal, body, last_of)
 
-        done = self._loop.run_in_executor(self._digest, follow)
-        self._outstanding.append(done)
-        return done
+        self._outstanding += 1
+        self._digest.submit(follow)
+
+    def _done(self, refusal: BaseException | None, body: Body, last_of: memoryview | None) -> None:
+        self._outstanding -= 1
+        self._refusal = self._refusal or refusal
+        if last_of is not None:
+            body.give_back(last_of)
+        if not self._outstanding:
+            self._all_done.set()
 
     async def _settle(self) -> None:
         """Wait for what is on its way; raise the first refusal."""
-        for result in await self._settled():
-            if isinstance(result, BaseException):
-                raise result
+        await self._settled()
+        if self._refusal is not None:
+            raise self._refusal
 
-    async def _settled(self) -> list[BaseException | None]:
-        # A gather that is cancelled cancels what it waits for: a piece that had not begun would be left out, and the one behind it written in its place.
-        waiting = asyncio.gather(*self._outstanding, return_exceptions=True)
-        self._outstanding.clear()
-        return await see_through(waiting, lambda: None)
+    async def _settled(self) -> None:
+        self._all_done.clear()
+        if self._outstanding:
+            # Left out, a piece would be a gap in the middle of the file.
+            await see_through(asyncio.ensure_future(self._all_done.wait()), lambda: None)
