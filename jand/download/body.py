@@ -124,7 +124,9 @@ class _Received(asyncio.BufferedProtocol):
         if not isinstance(piece.obj, bytearray):
             return
         self._free.append(memoryview(piece.obj))
-        if self._block is None and self._remaining and not self._transport.is_closing():
+        # Each pause and each end of one costs as much as a block: none for every single block where the disk or the digest is what is waited for.
+        enough = len(self._free) >= BLOCKS // 2
+        if self._block is None and enough and self._remaining and not self._transport.is_closing():
             self._begin_block(self._free.pop())
             self._transport.resume_reading()
 
