@@ -55,6 +55,7 @@ STATUS: Final[dict[str, int]] = {
     "incomplete-binary": 409,
     "legacy-ggml": 409,
     "bad-setting": 409,
+    "bad-remote": 409,
     # Why something cannot be fetched, where it is asked for by name: what the origin or the disk says.
     "bad-origin": 400,
     "bad-file-name": 400,
@@ -81,6 +82,7 @@ STATUS: Final[dict[str, int]] = {
     # What goes wrong behind the API.
     "start-failed": 500,
     "engine-failed": 500,
+    "remote-unavailable": 503,
     "crash-loop": 503,
     "no-room": 503,
     "worker-died": 502,

@@ -12,6 +12,18 @@ class StartError(JandError):
     code = "start-failed"
 
 
+class BadRemoteError(StartError):
+    """What the JSON of a remote model says of its provider cannot be used: the key, the origin, the name it has there."""
+
+    code = "bad-remote"
+
+
+class RemoteUnavailableError(StartError):
+    """The provider of a remote model cannot be reached, or cannot answer now."""
+
+    code = "remote-unavailable"
+
+
 class NoRoomError(StartError):
     """The memory that a model needs cannot be had; *facts* hold `needed`, `free`, `budget` (bytes) and `held_by`."""
 

@@ -264,14 +264,14 @@ async def test_a_start_that_fails_says_why_and_works_once_that_is_mended(
     daemon: DaemonProcess, provider: FakeProvider
 ) -> None:
     await drop(daemon, "mine", openai_json(provider, key=WRONG_KEY))
-    refused = await daemon.call("PUT", "/v1/models/mine/start", status=500)
-    assert refused["error"]["code"] == "start-failed"
+    refused = await daemon.call("PUT", "/v1/models/mine/start", status=409)
+    assert refused["error"]["code"] == "bad-remote"
     assert "does not accept its key (status 401" in refused["error"]["message"]
     assert "correct API-KEY of its JSON" in refused["error"]["message"]
     model = await daemon.find("mine")
     assert model is not None
     assert model["state"] == "downloaded"
-    assert model["error"]["code"] == "start-failed"
+    assert model["error"]["code"] == "bad-remote"
 
     await drop(daemon, "mine", openai_json(provider))
 
@@ -346,15 +346,23 @@ async def test_a_provider_that_went_away_is_an_error_of_the_request(
     assert await daemon.state("mine") == "running"
 
 
+async def test_a_provider_that_is_away_is_no_fault_of_the_json(daemon: DaemonProcess, provider: FakeProvider) -> None:
+    await drop(daemon, "mine", openai_json(provider))
+    await provider.vanish()
+    refused = await daemon.call("PUT", "/v1/models/mine/start", status=503)
+    assert refused["error"]["code"] == "remote-unavailable"
+    assert "connection refused" in refused["error"]["message"]
+
+
 async def test_a_dropped_json_cannot_send_keys_elsewhere(daemon: DaemonProcess, provider: FakeProvider) -> None:
     """Whatever a JSON says, a variable goes to nobody but whom jand.toml names, and nothing at all goes over plain http to another machine."""
     for number, key in enumerate(["env:OPENAI_API_KEY", "env:AZURE_OPENAI_API_KEY", "env:UNBOUND_KEY", "env:HOME", ""]):
         for form, fields in (("o", openai_json(provider, key=key)), ("a", azure_json(provider, key=key))):
             await drop(daemon, f"{form}{number}", fields)
-            refused = await daemon.call("PUT", f"/v1/models/{form}{number}/start", status=500)
-            assert refused["error"]["code"] == "start-failed"
+            refused = await daemon.call("PUT", f"/v1/models/{form}{number}/start", status=409)
+            assert refused["error"]["code"] == "bad-remote"
     await drop(daemon, "open", openai_json(provider, key=KEY) | {"origin": "http://192.0.2.1/v1"})
-    refused = await daemon.call("PUT", "/v1/models/open/start", status=500)
+    refused = await daemon.call("PUT", "/v1/models/open/start", status=409)
     assert "would travel in the open" in refused["error"]["message"]
 
     assert [request for request in provider.requests if {"authorization", "api-key"} & request.headers.keys()] == []
@@ -398,7 +406,7 @@ async def test_a_key_of_systemd_and_one_in_the_secrets_folder(tmp_path: Path, pr
         assert all(f'stand-in = "{provider.origin}"' in line["hint"] for line in warned)
         (tmp_path / "secrets" / "stand-in").chmod(0o644)
         await daemon.call("PUT", "/v1/models/file/stop")
-        refused = await daemon.call("PUT", "/v1/models/file/start", status=500)
+        refused = await daemon.call("PUT", "/v1/models/file/start", status=409)
 
     assert "everybody can read it" in refused["error"]["message"]
 

@@ -28,9 +28,9 @@ START: Final = (*AS_OTHERS, sys.executable, "-m", "jand")
 
 
 async def refused(daemon: DaemonProcess, model: str) -> dict[str, Any]:
-    answer = await daemon.call("PUT", f"/v1/models/{model}/start", status=500)
+    answer = await daemon.call("PUT", f"/v1/models/{model}/start", status=409)
     error: dict[str, Any] = answer["error"]
-    assert error["code"] == "start-failed"
+    assert error["code"] == "bad-remote"
     assert KEY not in error["message"]
     return error
 

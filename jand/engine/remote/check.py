@@ -14,7 +14,7 @@ from urllib.parse import quote
 import structlog
 
 from jand.engine.remote.endpoint import Dialect
-from jand.errors import StartError
+from jand.errors import BadRemoteError, RemoteUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -67,12 +67,12 @@ class Check:
     variables: tuple[str, ...]
 
     def run_before_asking(self) -> None:
-        """Raise StartError where it is plain that a key is needed and there is none."""
+        """Raise BadRemoteError where it is plain that a key is needed and there is none."""
         if self.credential is None and self.endpoint.needs_key:
             raise self._no_key()
 
     async def run(self, probe: Probe) -> None:
-        """Raise StartError that says what is wrong and what mends it."""
+        """Raise BadRemoteError that says what is wrong and what mends it, RemoteUnavailableError where that is nothing of ours."""
         if self.endpoint.dialect is Dialect.OPENAI:
             await self._check_compatible(probe)
         else:
@@ -136,7 +136,9 @@ class Check:
         if probed.status == 401:
             raise self._no_key() if self.credential is None else self._wrong_key(probed)
         if probed.status >= 500:
-            raise self._error(f"{host} cannot answer now {probed.in_brackets}", ASK_AGAIN)
+            raise RemoteUnavailableError(
+                f'cannot start "{self.model_id}": {host} cannot answer now {probed.in_brackets}', hint=ASK_AGAIN
+            )
         raise self._error(f"{host} refuses {probed.in_brackets}", "see what it says; the key may lack a permission")
 
     def _note_whether_listed(self, probed: Probed) -> None:
@@ -146,20 +148,20 @@ class Check:
             # No reason to refuse: llama-server takes any name, and routers know more names than they list.
             log.info("model not in the list of its provider", model=self.model_id, name=self.endpoint.name)
 
-    def _error(self, cause: str, hint: str) -> StartError:
-        return StartError(f'cannot start "{self.model_id}": {cause}', hint=hint)
+    def _error(self, cause: str, hint: str) -> BadRemoteError:
+        return BadRemoteError(f'cannot start "{self.model_id}": {cause}', hint=hint)
 
-    def _no_key(self) -> StartError:
+    def _no_key(self) -> BadRemoteError:
         ways = "give API-KEY in its JSON: the key, or file:NAME for a key in the root's secrets/NAME"
         if self.variables:
             ways += f"; or start the daemon with {' or '.join(self.variables)} set"
         return self._error(f"{self.endpoint.host} wants a key, and there is none", ways)
 
-    def _wrong_key(self, probed: Probed) -> StartError:
+    def _wrong_key(self, probed: Probed) -> BadRemoteError:
         source = "its key" if self.credential is None else self.credential.source
         return self._error(f"{self.endpoint.host} does not accept its key {probed.in_brackets}", f"correct {source}")
 
-    def _wrong_path(self, probed: Probed) -> StartError:
+    def _wrong_path(self, probed: Probed) -> BadRemoteError:
         version = self.endpoint.base.query.get("api-version")
         if self.endpoint.dialect is Dialect.AZURE:
             return self._error(
@@ -171,7 +173,7 @@ class Check:
             "give the resource's address as origin, or an api-version where it has only the dated API",
         )
 
-    def _no_api(self) -> StartError:
+    def _no_api(self) -> BadRemoteError:
         return self._error(
             f"what answers at {self.endpoint.host}{self.endpoint.base.path} is no API of OpenAI's kind",
             "correct the origin: its path usually ends in /v1",

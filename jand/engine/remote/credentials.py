@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from yarl import URL
 
 from jand.engine.remote.endpoint import is_loopback
-from jand.errors import StartError
+from jand.errors import BadRemoteError
 from jand.log import SECRETS
 
 if TYPE_CHECKING:
@@ -54,19 +54,19 @@ class Credentials:
     def find(self, written: str | None, origin: URL) -> Credential | None:
         """Return the key that *written* (the `API-KEY` of a JSON) gives for *origin*, for none the variable that is bound to it, else None. Reads files.
 
-        Raises StartError, also where that key must not go there.
+        Raises BadRemoteError, also where that key must not go there.
         """
         found = self._bound_to(origin) if written is None else self._given(written.strip(), origin)
         if found is None:
             return None
         if not _is_sendable(found.key):
-            raise StartError(
+            raise BadRemoteError(
                 f"cannot use {found.source} as a key: it holds characters that no key has",
                 hint="a key is one line of plain letters, digits and signs",
             )
         SECRETS.add([found.key])
         if origin.scheme != "https" and not is_loopback(origin.host):
-            raise StartError(
+            raise BadRemoteError(
                 f"cannot send a key to {_shown(origin)}: it would travel in the open",
                 hint="use https:// in the origin, or leave out API-KEY",
                 param="origin",
@@ -89,7 +89,7 @@ class Credentials:
             return Credential(written, "API-KEY of its JSON")
         kind, name = reference["kind"], reference["name"].strip()
         if not _NAME.fullmatch(name):
-            raise StartError(
+            raise BadRemoteError(
                 f'cannot use API-KEY "{kind}:...": what follows is no plain name',
                 hint="letters, digits, dots, hyphens and underscores make a name; a path does not",
                 param="API-KEY",
@@ -107,7 +107,7 @@ class Credentials:
         if binding is not None and binding.allows(origin):
             return
         bound = "nowhere" if binding is None else f"to {binding.written} alone"
-        raise StartError(
+        raise BadRemoteError(
             f'cannot use API-KEY "{kind}:{name}" for {_shown(origin)}: jand.toml lets it go {bound}',
             hint=f'if that is meant, write {name} = "{_shown(origin)}" into the [secrets] part of jand.toml and restart the daemon',
             param="API-KEY",
@@ -116,7 +116,7 @@ class Credentials:
     def _from_environment(self, name: str) -> Credential:
         key = self._environ.get(name, "").strip()
         if not key:
-            raise StartError(
+            raise BadRemoteError(
                 f'cannot use API-KEY "env:{name}": the daemon was started without that variable',
                 hint=f"set {name} where the daemon is started, or use file:NAME",
                 param="API-KEY",
@@ -131,7 +131,7 @@ class Credentials:
     def _from_systemd(self, name: str) -> Credential:
         place = self._environ.get("CREDENTIALS_DIRECTORY", "")
         if not place:
-            raise StartError(
+            raise BadRemoteError(
                 f'cannot use API-KEY "credential:{name}": systemd gave the daemon no credentials',
                 hint=f"add LoadCredential={name}:/path/of/the/key to its unit, or use file:NAME",
                 param="API-KEY",
@@ -180,9 +180,9 @@ def _who_else_reads(facts: os.stat_result) -> str:
     return "its group" if facts.st_uid == os.geteuid() and facts.st_mode & stat.S_IRWXG else ""
 
 
-def _unreadable(reference: str, cause: str, hint: str = "") -> StartError:
+def _unreadable(reference: str, cause: str, hint: str = "") -> BadRemoteError:
     hint = hint or "the key alone belongs into the file, on one line"
-    return StartError(f'cannot use API-KEY "{reference}": {cause}', hint=hint, param="API-KEY")
+    return BadRemoteError(f'cannot use API-KEY "{reference}": {cause}', hint=hint, param="API-KEY")
 
 
 def _is_sendable(key: str) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from yarl import URL
 
-from jand.errors import StartError
+from jand.errors import BadRemoteError
 from jand.model import secrets
 from jand.model.spec import ImportFormat
 
@@ -90,7 +90,7 @@ class Endpoint:
 
 
 def parse_endpoint(spec: Spec, name: str) -> Endpoint:
-    """Return where the model of *spec* is; *name* is what it is called where no `DEPLOYMENT-NAME` says so. Raises StartError.
+    """Return where the model of *spec* is; *name* is what it is called where no `DEPLOYMENT-NAME` says so. Raises BadRemoteError.
 
     The address of a deployment as Azure's portal shows it is taken whole: deployment and version in it count where the JSON has none.
     """
@@ -143,9 +143,9 @@ def _parse_origin(origin: str) -> URL:
     return url
 
 
-def _unusable(origin: str, cause: str, hint: str = "") -> StartError:
+def _unusable(origin: str, cause: str, hint: str = "") -> BadRemoteError:
     hint = hint or "give the provider's address, for example https://api.openai.com/v1"
-    return StartError(f'cannot use the origin "{secrets.mask(origin)}": {cause}', hint=hint, param="origin")
+    return BadRemoteError(f'cannot use the origin "{secrets.mask(origin)}": {cause}', hint=hint, param="origin")
 
 
 def is_loopback(host: str | None) -> bool:

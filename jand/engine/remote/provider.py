@@ -31,7 +31,7 @@ from jand.engine.remote.body import rewrite
 from jand.engine.remote.check import Check, Probed
 from jand.engine.remote.endpoint import is_loopback
 from jand.engine.remote.failures import FAILURES, explain, is_passing
-from jand.errors import StartError, UpstreamError
+from jand.errors import RemoteUnavailableError, StartError, UpstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -220,7 +220,9 @@ class Provider:
                 await check.run(self._probe)
         except FAILURES as error:
             cause, hint = explain(error)
-            raise StartError(f'cannot start "{self._model_id}": {self.endpoint.host} {cause}', hint=hint) from error
+            raise RemoteUnavailableError(
+                f'cannot start "{self._model_id}": {self.endpoint.host} {cause}', hint=hint
+            ) from error
 
     async def _probe(self, method: str, path: str, body: bytes | None) -> Probed:
         headers = {"Accept": "application/json"} | ({} if body is None else {"Content-Type": "application/json"})
