@@ -22,7 +22,7 @@ from jand.engine.worker.prefixes import Prefixes
 from jand.engine.worker.sampling import Sampler
 from jand.engine.worker.slots import Slot, Work, are_scattered, choose_exchange, choose_slot
 from jand.engine.worker.text import TextStream
-from jand.engine.worker.threads import ThreadChoice
+from jand.engine.worker.threads import Threads
 from jand.errors import BadRequestError, EngineError, JandError, ShuttingDownError
 
 if TYPE_CHECKING:
@@ -36,14 +36,13 @@ QUEUE_LIMIT: Final = 256
 STEP_S: Final = 0.15
 """What a step may take while somebody's answer flows; prompts are read in parts that keep to it."""
 FIRST_CHUNK: Final = 128
-LEAST_CHUNK: Final = 32
+LEAST_CHUNK: Final = 65
+"""One token goes with those of the other answers, and ggml's CPU attention reads fast from 64 on (GGML_FA_TILE_Q): less would take longer, the more so the longer the prompt."""
 SCATTERED_STEPS: Final = 4
 """How long answers may lie scattered before some are moved: what ends or comes in a moment may mend it."""
 HOPELESS_STEPS: Final = 256
 EXCHANGED_BYTES: Final = 64 << 20
 """What the two conversations that change places may hold together: it passes through memory that nobody has reckoned with."""
-READ_WITH_ALL: Final = 16
-"""From that many tokens of prompts in a step on it runs on all threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +68,7 @@ class Engine:
         queue_limit: int = QUEUE_LIMIT,
     ) -> None:
         self._context = context
-        self._threads = ThreadChoice(threads)
-        self._read_threads = read_threads
+        self._threads = Threads(threads, read_threads)
         self._weights = context.weights
         self._turns = turns
         self._counters = turns.counters
@@ -143,23 +141,18 @@ class Engine:
         batch, parts = self._next()
         if not parts:
             return
-        self._set_threads(batch, parts)
+        read = sum(len(part.tokens) for part in parts if part.slot.reading)
+        self._context.set_threads(*self._threads.counts(read))
         began = time.monotonic()
         outcome = self._context.decode(batch)
         if outcome is not Outcome.DONE:
             self._recover(outcome, parts)
             return
-        self._account(parts, time.monotonic() - began)
+        self._account(parts, read, time.monotonic() - began)
         for part in parts:
             part.slot.tokens.extend(part.tokens)
             if part.output >= 0:
                 self._continue(part.slot, part.output)
-
-    def _set_threads(self, batch: Batch | PictureBatch, parts: list[Share]) -> None:
-        """Read long prompts with all threads for reading, where the cores for them seem to be free."""
-        count = self._threads.count()
-        long = len(parts) < batch.count - READ_WITH_ALL and self._threads.unhindered
-        self._context.set_threads(count, self._read_threads if long else count)
 
     def _drop_unwanted(self) -> None:
         for slot in self._slots:
@@ -282,16 +275,15 @@ class Engine:
             parts.append(Share(slot, tokens, index if output else -1))
         return parts
 
-    def _account(self, parts: list[Share], seconds: float) -> None:
+    def _account(self, parts: list[Share], read: int, seconds: float) -> None:
         counters = self._counters
         generated = sum(part.slot.generating for part in parts)
-        read = sum(len(part.tokens) for part in parts) - generated
         counters.note_step([len(part.slot.tokens) + len(part.tokens) for part in parts])
         counters.prompt_tokens += read
         counters.generated_tokens += generated
+        self._threads.record(seconds, time.monotonic(), generated=generated, read=read)
         if not read:
             counters.generating_s += seconds
-            self._threads.record(seconds, time.monotonic(), kind=generated)
             return
         counters.reading_s += seconds
         if read >= LEAST_CHUNK and any(slot.generating for slot in self._slots):

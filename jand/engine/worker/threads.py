@@ -1,4 +1,4 @@
-"""How many threads a step of generation runs on, found out by trying. Pure: times come in, a number goes out.
+"""How many threads a step runs on, found out by trying. Pure: times come in, a number goes out.
 
 llama.cpp's threads wait for one another hundreds of times per token. With a core for each that is fast; with one thread too many for the cores that are free, every
 wait lasts until the scheduler comes round, and a step takes ten times as long or more. Nothing says beforehand which it is, and it changes while a model runs. So now and
@@ -15,6 +15,10 @@ WORTH: Final = 0.92
 """Another number is taken where it needs less than this share of the time."""
 HOPELESS: Final = 1.5
 """A trial whose first step takes longer than this many usual ones ends there."""
+READ_WITH_ALL: Final = 16
+"""From that many tokens of prompts in a step on it counts as one that reads."""
+TRIED_TOKENS: Final = 128
+"""A step that reads more takes too long to be tried on fewer threads."""
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 8.0
 _SUDDEN: Final = 2.0
@@ -86,3 +90,32 @@ class ThreadChoice:
                 self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)
         self._trial = None
         self._next_at = now + self._pause_s
+
+
+class Threads:
+    """The numbers for steps that generate, and for those that read prompts.
+
+    Reading has more to do between two waits, so it may gain by threads that only hinder generation: by a small model, or on cores that are not quite free. It has all of
+    them while generation does, and where that does not a choice of its own.
+    """
+
+    def __init__(self, generating: int, reading: int) -> None:
+        self._generating = ThreadChoice(generating)
+        self._reading = ThreadChoice(reading)
+        self._most_reading = reading
+
+    def counts(self, read: int) -> tuple[int, int]:
+        """Return the numbers of `llama_set_n_threads` for a step that reads *read* tokens of prompts."""
+        count = self._generating.count()
+        if read < READ_WITH_ALL:
+            return count, count
+        if self._generating.unhindered:
+            return count, self._most_reading
+        return count, self._reading.count() if read <= TRIED_TOKENS else self._reading.settled
+
+    def record(self, seconds: float, now: float, *, generated: int, read: int) -> None:
+        """Take the time of the step that ran on what `counts` said last."""
+        if not read:
+            self._generating.record(seconds, now, kind=generated)
+        elif READ_WITH_ALL <= read <= TRIED_TOKENS and not self._generating.unhindered:
+            self._reading.record(seconds / read, now, kind=read.bit_length())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jand.engine.worker.threads import LONGEST_PAUSE_S, ThreadChoice
+from jand.engine.worker.threads import LONGEST_PAUSE_S, ThreadChoice, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,3 +63,25 @@ def test_steps_of_different_kinds_are_not_compared() -> None:
         now += taken
         choice.record(taken, now, kind=kind)
     assert choice.settled == 4
+
+
+@pytest.mark.parametrize(("cores", "best"), [(2, 2), (1, 1)])
+def test_reading_keeps_threads_that_generation_does_without(cores: int, best: int) -> None:
+    """A small model generates faster on one thread; whether it reads faster on two is another question."""
+    threads, now = Threads(2, 2), 0.0
+    for _ in range(200):
+        now += 0.01 * threads.counts(0)[0]
+        threads.record(0.01 * threads.counts(0)[0], now, generated=1, read=0)
+    assert threads.counts(0)[0] == 1
+    for _ in range(60):
+        taken = 32 * free(cores)(threads.counts(32)[1])
+        now += taken
+        threads.record(taken, now, generated=1, read=32)
+    assert threads.counts(512)[1] == best
+
+
+def test_prompts_are_read_with_all_while_answers_are_generated_with_all() -> None:
+    assert Threads(2, 4).counts(0) == (2, 2)
+    assert Threads(2, 4).counts(15) == (2, 2)
+    assert Threads(2, 4).counts(16) == (2, 4)
+    assert Threads(2, 4).counts(2048) == (2, 4)
