@@ -202,13 +202,13 @@ class Bench:
 
     async def relay(self) -> None:
         """Ask worker and daemon in turns; the first with a model whose tokens take next to nothing, so that the difference shows."""
-        for model, tokens in (("tiny", 1500), (MODEL, self.tokens)):
+        for model, tokens in (("tiny", 1500), (MODEL, 4 * self.tokens)):
             direct, relayed = await self.worker_of(model), Place("relayed", path=str(self.daemon.socket), model=model)
             added = []
             for turn in range(self.rounds):
-                taken = {}
+                taken, number = {}, self.number()
                 for place in (direct, relayed) if turn % 2 else (relayed, direct):
-                    answer = await streams.stream(place, streams.story(self.number(), tokens))
+                    answer = await streams.stream(place, streams.story(number, tokens, cache_prompt=False))
                     taken[place.name] = (answer.times[-1] - answer.times[0]) / (len(answer.times) - 1) * 1000
                 added.append(taken["relayed"] - taken["direct"])
             kept = statistics.median(added) <= 0.3
