@@ -53,7 +53,7 @@ class Health:
         if mount is None:
             return Mode.OFFLINE
         limited = any(refusal.code != DENIED for _, refusal in self.gaps.refusals)
-        if not watching or self.alarms or self.recovering or limited:
+        if not watching or self.refusal is not None or self.alarms or self.recovering or limited:
             return Mode.DEGRADED
         return Mode.EVENTS if mount.has_events else Mode.POLLING
 

@@ -229,6 +229,8 @@ def _note_items(walk: _Walk, path: str, name: str, *, depth: int, linked: bool) 
         if len(facts) >= MOST_ITEMS:
             break
         try:
+            if depth >= DEEPEST and item.is_dir(follow_symlinks=False):
+                continue  # the listing says what it is: thousands of folders beside the loose files cost no status each
             found = item.stat(follow_symlinks=False)
             mode = found.st_mode
             if stat.S_IFMT(mode) != _REGULAR:
@@ -244,8 +246,6 @@ def _note_odd(
     walk: _Walk, item: os.DirEntry[str], found: os.stat_result, name: str, *, depth: int, linked: bool
 ) -> None:
     """Note what is no regular file, by itself."""
-    if depth >= DEEPEST and item.is_dir(follow_symlinks=False):
-        return
     kind = stat.S_IFMT(found.st_mode)
     if kind == stat.S_IFLNK:
         target = os.path.realpath(item.path)
