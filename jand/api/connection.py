@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from typing_extensions import override
 
 from jand.api.errors import HOW_TO_PACK, answer_error, unexpected
 from jand.errors import BadRequestError, JandError, UnsupportedMediaTypeError
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
 log = structlog.get_logger(__name__)
+
+CONTINUE: Final = "100-continue"
 
 
 class Connection(web.RequestHandler):
@@ -42,6 +49,19 @@ class Connection(web.RequestHandler):
             log.info("request refused", reason="the rest of its body cannot be read")
         else:
             super().log_exception(*args, **kw)
+
+
+def with_expectations(handler: Handler) -> Handler:
+    """Refuse an `Expect` that is unknown (RFC 9110, 10.1.1) before *handler* is asked: aiohttp would do so in plain text, and fail where its bytes are no UTF-8."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get(hdrs.EXPECT, CONTINUE).lower() != CONTINUE:
+            return answer_error(
+                BadRequestError("cannot answer: what the request expects is not known", hint="leave Expect out")
+            )
+        return await handler(request)
+
+    return handle
 
 
 def unreadable(cause: str) -> JandError:

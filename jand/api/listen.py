@@ -18,7 +18,7 @@ from aiohttp import web
 
 from jand.api.accepting import AT_ONCE, Shortage
 from jand.api.app import SHARED
-from jand.api.connection import Connection
+from jand.api.connection import Connection, with_expectations
 from jand.api.private_socket import BACKLOG, BoundSocket, bind_private
 from jand.api.socket_place import SocketPlace, placed
 from jand.errors import SettingsError, SocketInUseError, SocketUnusableError
@@ -125,6 +125,8 @@ async def open_listeners(app: web.Application, settings: ListenSettings) -> List
     # A client that goes away cancels its handler, and so ends what was done for it.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=CUT_S)
     await runner.setup()
+    assert runner.server is not None
+    runner.server.request_handler = with_expectations(runner.server.request_handler)
     listeners = Listeners(runner, bound, app, settings)
     Shortage(app[SHARED].manager.report, door_of(settings)).install(asyncio.get_running_loop())
     try:

@@ -58,7 +58,7 @@ def lines(daemon: DaemonProcess, event: str) -> list[dict[str, Any]]:
 async def test_from_start_to_stop_it_says_what_it_does(daemon: DaemonProcess, manager: NotifySocket) -> None:
     ready = await manager.until("READY", "1")
     assert manager.told[0]["STATUS"] == "scanning the models"
-    assert manager.told[ready]["STATUS"] == "1 model"
+    await manager.until("STATUS", "1 model", after=ready)
     assert all("READY" not in fields for fields in manager.told[:ready])
     extended = manager.fields("EXTEND_TIMEOUT_USEC")
     assert extended

@@ -130,7 +130,7 @@ def test_a_key_comes_as_a_credential_and_is_seen_by_nobody_else(seen: Seen) -> N
     assert not step["in its environment"]
     assert "sk-of-the-guest" not in json.dumps(step["known"])
     status, error = step["missing"]
-    assert status == 500
+    assert status == 409
     assert "credential:key_nothing" in error["error"]["message"]
     assert not seen("journal")["key in it"]
 

@@ -150,6 +150,7 @@ async def test_no_second_daemon_takes_the_root_whose_pid_file_was_removed(tmp_pa
         await until(
             lambda: pid_file.exists() and pid_file.read_text() == f"{daemon.pid}\n", BOUND_S, what="the pid file"
         )
+        await daemon.until_state("tiny", "downloaded", BOUND_S)
         assert (await daemon.call("PUT", "/v1/models/tiny/start"))["state"] == "running"
         ended = await asyncio.to_thread(second_daemon, tmp_path, daemon.socket.with_name("other.sock"))
         assert f"another daemon (pid {daemon.pid}) serves it" in ended.stderr

@@ -255,3 +255,18 @@ async def test_what_is_no_http_is_answered_in_the_same_shape(api: ServedApi, req
     assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
     assert json.loads(body)["error"]["code"] == "bad-request"
     assert b"Traceback" not in body
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/m/copy", "/nothing"])
+@pytest.mark.parametrize("expected", [b"200-ok", b"200-\x80\xff"])
+async def test_an_expectation_that_nobody_knows_is_refused(api: ServedApi, path: str, expected: bytes) -> None:
+    """Whatever bytes it is made of: RFC 9110, 10.1.1, allows 417."""
+    reader, writer = await asyncio.open_unix_connection(str(api.socket))
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: jand\r\nConnection: close\r\nExpect: ".encode() + expected + b"\r\n\r\n"
+    )
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+
+    assert head.split()[1] in {b"400", b"417"}
+    assert json.loads(body)["error"]["code"] == "bad-request"

@@ -42,7 +42,9 @@ SEE_MODES = """
 import os, stat, sys
 print("watching", flush=True)
 modes = set()
-while not os.path.exists(sys.argv[2]):
+done = False
+while not done:
+    done = os.path.exists(sys.argv[2])  # the last one is still there then, and looked at
     try:
         modes.add(stat.S_IMODE(os.lstat(sys.argv[1]).st_mode))
     except FileNotFoundError:
