@@ -79,7 +79,7 @@ def fetched(hub: FakeHub) -> int:
 
 
 def is_released(path: Path) -> bool:
-    """Whether nobody holds the lock that a transfer has on its partial."""
+    """Whether nobody holds a lock on the file, as a transfer has one on its partial and a daemon on its pid file."""
     with path.open("rb") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import signal
 import sys
 import tempfile
@@ -15,6 +14,7 @@ import pytest
 
 from tests.fakes import gguf_files, tiny_models
 from tests.fakes.daemon import DaemonProcess
+from tests.fakes.daemon_downloading import is_released
 from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
@@ -70,15 +70,6 @@ def those_with(variable: str, value: str) -> list[psutil.Process]:
     return found
 
 
-def is_free(path: Path) -> bool:
-    with path.open("rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
-
-
 async def test_starts_and_stops_of_the_daemon_leave_nothing_behind(tmp_path: Path, scratch: Path, soak: bool) -> None:
     """Neither sockets, processes, temporary folders nor locks; and every life lists the same."""
     lives = 100 if soak else 3
@@ -110,7 +101,7 @@ async def test_starts_and_stops_of_the_daemon_leave_nothing_behind(tmp_path: Pat
             assert list(scratch.iterdir()) == []
             assert list(daemon.socket.parent.iterdir()) == []
             for lock in (pid_file, tmp_path / ".jand" / "jand.pid"):
-                assert is_free(lock)
+                assert is_released(lock)
                 assert lock.read_bytes() == b"", "the name of no process that another may have by now"
             left.append({str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")})
         log = daemon.log()
