@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-SOCKET_S: Final = 2.0
+SOCKET_S: Final = 5.0
 """How long a socket that was removed may be missing."""
 
-PID_FILE_S: Final = 2.0
+PID_FILE_S: Final = 5.0
 
 
 async def keep_up(look_at_sockets: Callable[[], Awaitable[None]], pid_files: Sequence[PidFile]) -> None:

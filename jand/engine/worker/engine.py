@@ -142,7 +142,7 @@ class Engine:
         if not parts:
             return
         read = sum(len(part.tokens) for part in parts if part.slot.reading)
-        self._context.set_threads(*self._threads.counts(read))
+        self._context.set_threads(*self._threads.counts(read, len(parts)))
         began = time.monotonic()
         outcome = self._context.decode(batch)
         if outcome is not Outcome.DONE:

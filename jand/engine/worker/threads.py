@@ -96,16 +96,23 @@ class Threads:
     """The numbers for steps that generate, and for those that read prompts.
 
     Reading has more to do between two waits, so it may gain by threads that only hinder generation: by a small model, or on cores that are not quite free. It has all of
-    them while generation does, and where that does not a choice of its own.
+    them while generation does, and where that does not a choice of its own. Likewise several answers at once gain by threads that one alone does without: each number has its choice.
     """
 
     def __init__(self, generating: int, reading: int) -> None:
-        self._generating = ThreadChoice(generating)
+        self._most = generating
+        self._choices: dict[int, ThreadChoice] = {}
+        self._generating = self._choice(1)
         self._reading = ThreadChoice(reading)
         self._most_reading = reading
 
-    def counts(self, read: int) -> tuple[int, int]:
-        """Return the numbers of `llama_set_n_threads` for a step that reads *read* tokens of prompts."""
+    def _choice(self, generated: int) -> ThreadChoice:
+        return self._choices.setdefault(generated, ThreadChoice(self._most))
+
+    def counts(self, read: int, generated: int = 1) -> tuple[int, int]:
+        """Return the numbers of `llama_set_n_threads` for a step that reads *read* tokens of prompts and generates for *generated* answers."""
+        if not read:
+            self._generating = self._choice(generated)
         count = self._generating.count()
         if read < READ_WITH_ALL:
             return count, count
@@ -116,6 +123,6 @@ class Threads:
     def record(self, seconds: float, now: float, *, generated: int, read: int) -> None:
         """Take the time of the step that ran on what `counts` said last."""
         if not read:
-            self._generating.record(seconds, now, kind=generated)
+            self._choice(generated).record(seconds, now)
         elif READ_WITH_ALL <= read <= TRIED_TOKENS and not self._generating.unhindered:
             self._reading.record(seconds / read, now, kind=read.bit_length())
