@@ -36,7 +36,7 @@ class ThreadChoice:
         self._turn = 0
         self._failed = 0
         self._pause_s = FIRST_PAUSE_S
-        self._next_at = 0.0
+        self._next_at: float | None = None
         self._kind = 0
 
     @property
@@ -60,6 +60,8 @@ class ThreadChoice:
             self._tried.append(seconds)
             self._judge(now)
             return
+        if self._next_at is None:
+            self._next_at = now + self._pause_s
         slow = len(self._usual) >= TRIAL_STEPS and seconds > _SUDDEN * min(self._usual)
         sudden = slow and seconds > _SUDDEN * median(self._usual)  # a median costs as much as the rest of this
         self._usual = [*self._usual[-4:], seconds]
