@@ -109,7 +109,9 @@ class Threads:
         self._most_reading = reading
 
     def _choice(self, generated: int) -> ThreadChoice:
-        return self._choices.setdefault(generated, ThreadChoice(self._most))
+        if generated not in self._choices:
+            self._choices[generated] = ThreadChoice(self._most)
+        return self._choices[generated]
 
     def counts(self, read: int, generated: int = 1) -> tuple[int, int]:
         """Return the numbers of `llama_set_n_threads` for a step that reads *read* tokens of prompts and generates for *generated* answers."""
