@@ -40,9 +40,10 @@ async def keep_up(look_at_sockets: Callable[[], Awaitable[None]], pid_files: Seq
 
 
 async def _every(seconds: float, look: Callable[[], Awaitable[None]]) -> None:
+    """Look at once, so that what a look needs is there from the start, and then every so many *seconds*."""
     while True:
-        await asyncio.sleep(seconds)
         try:
             await look()
         except OSError as error:
             log.warning("upkeep failed", reason=error.strerror)
+        await asyncio.sleep(seconds)

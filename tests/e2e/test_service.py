@@ -206,10 +206,6 @@ async def test_a_start_that_is_stopped_midway_leaves_no_process(daemon: DaemonPr
     await until(lambda: daemon.workers() == [], what="the worker to be gone")
 
 
-UPKEEP_THREADS = 2
-"""What looks after the daemon's files begins some seconds after the start, and stays."""
-
-
 async def test_ten_starts_and_stops_leave_nothing(daemon: DaemonProcess) -> None:
     for _ in range(2):
         await daemon.call("PUT", "/v1/models/smollm2/start")
@@ -221,7 +217,7 @@ async def test_ten_starts_and_stops_leave_nothing(daemon: DaemonProcess) -> None
         await daemon.call("PUT", "/v1/models/smollm2/stop")
 
     assert process.num_fds() <= descriptors
-    assert process.num_threads() <= threads + 1 + UPKEEP_THREADS
+    assert process.num_threads() <= threads + 1
     assert daemon.workers() == []
 
 
