@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import json
 import random
@@ -224,9 +225,20 @@ async def test_a_delete_ends_although_the_model_is_dropped_again_at_once(tmp_pat
     write_model(tmp_path / "models" / "tiny", "tiny")
     async with DaemonProcess(tmp_path) as daemon:
         for _ in range(20):
+            write_model(tmp_path / "staged", "tiny")
             deleting = asyncio.create_task(daemon.call("DELETE", "/v1/models/tiny", status=None))
-            await until(lambda: not (daemon.models / "tiny" / "tiny.json").exists(), what="the JSON to go")
-            write_model(daemon.models / "tiny", "tiny")
+            await until(lambda: moved_in(tmp_path / "staged", daemon.models / "tiny"), what="a place for the next drop")
             answer = await asyncio.wait_for(deleting, 10)
             assert answer["deleted"]
             await daemon.until_state("tiny", "downloaded")
+
+
+def moved_in(folder: Path, place: Path) -> bool:
+    """Whether *folder* could be moved to *place* with all that it holds: one that is empty is replaced, one that is not stands in the way (rename(2))."""
+    try:
+        folder.rename(place)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        return False
+    return True
