@@ -6,6 +6,7 @@ import asyncio
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -33,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith(("JAND_", "HF_", "HUGGING_FACE_")) or name == "XDG_RUNTIME_DIR":
             del os.environ[name]
+    # A shell that starts us in the background lets us ignore Ctrl-C (POSIX, "Asynchronous Lists"), and so would all that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # pytest-asyncio asks for "the current loop" before its first test, and Python 3.11 would make one that nobody ever closes.
     asyncio.set_event_loop(None)
 

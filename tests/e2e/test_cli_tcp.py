@@ -15,7 +15,7 @@ from tests.fakes.daemon import DaemonProcess
 from tests.fakes.shell import JAND, Shell
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.timeout(90)
@@ -64,10 +64,24 @@ async def followed(served: Served, *words: str) -> asyncio.subprocess.Process:
     )
 
 
+async def hears(feed: asyncio.StreamReader, happen: Callable[[int], None]) -> None:
+    """Let something happen again and again until *feed* tells of it: before, it may still be on its way to the daemon."""
+    told = asyncio.ensure_future(feed.readline())
+    for turn in range(100):
+        happen(turn)
+        await asyncio.wait([told], timeout=0.2)
+        if told.done():
+            return
+    told.cancel()
+    raise AssertionError("nothing was told")
+
+
 async def test_every_kind_of_verb(served: Served) -> None:
+    spec = served.daemon.models / "tiny" / "tiny.json"
     assert "tiny" in (await served.ask("list")).stdout
     events = await followed(served, "events", "--json")
     assert events.stdout is not None
+    await hears(events.stdout, lambda turn: tiny_models.write_spec(spec, metadata={"turn": turn}))
     (await served.ask("start", "tiny")).check_returncode()
     told: dict[str, Any] = {}
     while told.get("data", {}).get("state") != "running":

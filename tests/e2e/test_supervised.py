@@ -280,7 +280,7 @@ class Activated:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        await until(self.socket.exists, what="systemd-socket-activate to listen")
+        await until(self._listens, what="systemd-socket-activate to listen")
         return self
 
     async def __aexit__(self, *details: object) -> None:
@@ -291,6 +291,11 @@ class Activated:
         self.process.kill()
         self.process.wait()
         self._scratch.cleanup()
+
+    def _listens(self) -> bool:
+        """Whether connections are taken: the file is there a moment before (__SO_ACCEPTCON in the flags, unix(7) and /proc/net/unix)."""
+        lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+        return any(int(words[3], 16) & 1 << 16 for words in lines if words[7:] == [str(self.socket)])
 
     async def get(self, path: str) -> Any:
         async with (
