@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from jand.engine.worker.llama import lib
+from jand.engine.worker.shortlist import shortlist
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 RANDOM_SEED: Final = 0xFFFFFFFF
 DEFAULT_BREAKERS: Final = ("\n", ":", '"', "*")
 _TOKEN_DATA: Final = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+_FEW: Final = 16
+"""So many single logits are changed in less time than numpy takes to begin."""
 _WIDE_TOP_K: Final = 1024
 """Cutting to that many before top_p costs little and spares it sorting a whole vocabulary; the mass beyond is negligible."""
-_WITHIN: Final = 6.0
-"""How far below the highest logit the likeliest tokens are looked for: a trained model has some hundred there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,16 @@ class Sampler:
         self._n_vocab = weights.facts.n_vocab
         self._sampling = sampling
         self._grammar = grammar
-        self._bias = _biases(weights, sampling)
+        bias = _biases(weights, sampling)
+        self._few_biases = tuple(bias.items()) if len(bias) <= _FEW else ()
+        self._biased = np.array(list(bias), dtype=np.int32)
+        self._biases = np.array(list(bias.values()), dtype=np.float32)
         self._chain = _chain(weights, sampling, ctx_len)
         self._feeds_chain = sampling.dry_multiplier > 0
         self._takes_best = sampling.temperature <= 0 and not self._feeds_chain
         before_top_k = self._feeds_chain or sampling.top_n_sigma > 0 or sampling.mirostat
         self._cuts_first = sampling.temperature > 0 and not before_top_k and 0 < sampling.top_k < self._n_vocab
+        self._shortlist = shortlist(self._n_vocab)
         window = sampling.repeat_last_n if sampling.repeat_last_n >= 0 else ctx_len
         self._recent: deque[int] = deque(maxlen=window)
         self._counts: Counter[int] = Counter()
@@ -133,11 +138,10 @@ class Sampler:
         raise RuntimeError("the grammar leaves no token")
 
     def _choose_quickly(self, logits: npt.NDArray[np.float32]) -> int | None:
-        """Choose as the chain would, looking closer only at tokens that can win: a third of the time. None where all must be looked at."""
+        """Choose as the chain would, looking closer only at tokens that can win. None where all must be looked at."""
         if self._takes_best:
             return int(logits.argmax())
-        few = likeliest(logits, self._sampling.top_k) if self._cuts_first else None
-        return None if few is None else self._apply(few)
+        return self._shortlist.choose(self._chain, logits, self._sampling.top_k) if self._cuts_first else None
 
     def _apply(self, candidates: npt.NDArray[Any]) -> int:
         array = token_array(candidates)
@@ -147,9 +151,10 @@ class Sampler:
         return int(array.data[array.selected].id)
 
     def _adjust(self, logits: npt.NDArray[np.float32]) -> None:
-        if self._bias is not None:
-            tokens, values = self._bias
-            logits[tokens] += values
+        if len(self._biased) > _FEW:
+            logits[self._biased] += self._biases
+        for token, value in self._few_biases:
+            logits[token] += value
         if not self._penalises or not self._counts:
             return
         tokens = np.fromiter(self._counts.keys(), dtype=np.int32, count=len(self._counts))
@@ -202,29 +207,12 @@ def _numbered(count: int) -> npt.NDArray[Any]:
     return numbered
 
 
-def likeliest(logits: npt.NDArray[np.float32], count: int) -> npt.NDArray[Any] | None:
-    """Return candidates among which the *count* likeliest tokens are, in the order of the vocabulary; None where finding them would not be quicker."""
-    highest = logits.max()
-    found = np.flatnonzero(logits > highest - _WITHIN)
-    if len(found) < count:
-        found = np.flatnonzero(logits > highest - 2 * _WITHIN)
-    if not count <= len(found) <= len(logits) // 8:
-        return None
-    candidates = np.empty(len(found), dtype=_TOKEN_DATA)
-    candidates["id"] = found
-    candidates["logit"] = logits[found]
-    return candidates
-
-
-def _biases(weights: Weights, sampling: Sampling) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]] | None:
+def _biases(weights: Weights, sampling: Sampling) -> dict[int, float]:
     bias = dict(sampling.logit_bias)
-    for token in weights.suppressed:
-        bias[token] = -np.inf
+    bias.update(dict.fromkeys(weights.suppressed, -np.inf))
     if sampling.ignore_eos:
         bias.update(dict.fromkeys(weights.end_tokens(), -np.inf))
-    if not bias:
-        return None
-    return np.array(list(bias), dtype=np.int32), np.array(list(bias.values()), dtype=np.float32)
+    return bias
 
 
 def _chain(weights: Weights, sampling: Sampling, ctx_len: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jand.engine.worker.llama import lib
-from jand.engine.worker.sampling import _candidates, likeliest, token_array
+from jand.engine.worker.sampling import _candidates, token_array
+from jand.engine.worker.shortlist import Shortlist
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
-VOCABULARY = 4096
+VOCABULARY = 32768
 
 
-def choose(candidates: npt.NDArray[Any], seed: int, top_k: int) -> int:
+@contextlib.contextmanager
+def made_chain(seed: int, top_k: int) -> Iterator[Any]:
     chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
     for sampler in (
         lib.llama_sampler_init_top_k(top_k),
@@ -28,34 +33,44 @@ def choose(candidates: npt.NDArray[Any], seed: int, top_k: int) -> int:
         lib.llama_sampler_init_dist(seed),
     ):
         lib.llama_sampler_chain_add(chain, sampler)
-    array = token_array(candidates)
-    lib.llama_sampler_apply(chain, ctypes.byref(array))
-    token = int(array.data[array.selected].id)
+    yield chain
     lib.llama_sampler_free(chain)
-    return token
 
 
-@given(st.integers(0, 2**31), st.floats(0.5, 30), st.integers(1, 60))
-def test_few_candidates_choose_as_all_do(seed: int, spread: float, top_k: int) -> None:
-    logits = np.random.default_rng(seed).normal(-3, spread, VOCABULARY).astype(np.float32)
-    few = likeliest(logits, top_k)
-    if few is not None:
-        assert len(few) < VOCABULARY / 4
-        assert choose(few, seed, top_k) == choose(_candidates(logits), seed, top_k)
+def choose_among_all(logits: npt.NDArray[np.float32], seed: int, top_k: int) -> int:
+    with made_chain(seed, top_k) as chain:
+        candidates = _candidates(logits)
+        array = token_array(candidates)
+        lib.llama_sampler_apply(chain, ctypes.byref(array))
+        return int(array.data[array.selected].id)
 
 
-def test_what_can_win_is_found_in_logits_as_they_are() -> None:
-    logits = np.random.default_rng(1).normal(0, 4, VOCABULARY).astype(np.float32)
-    few = likeliest(logits, 40)
-    assert few is not None
-    best = np.argsort(logits)[::-1][:40]
-    assert set(best) <= set(few["id"])
+def choose_by(chosen_from: Shortlist, logits: npt.NDArray[np.float32], seed: int, top_k: int) -> int | None:
+    with made_chain(seed, top_k) as chain:
+        return chosen_from.choose(chain, logits, top_k)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**31), st.floats(0.5, 30), st.integers(1, 60)), min_size=1, max_size=8))
+def test_few_candidates_choose_as_all_do(cases: list[tuple[int, float, int]]) -> None:
+    """One after the other with the same list, which learns how far to look."""
+    few = Shortlist(VOCABULARY)
+    for seed, spread, top_k in cases:
+        logits = np.random.default_rng(seed).normal(-3, spread, VOCABULARY).astype(np.float32)
+        assert choose_by(few, logits, seed, top_k) in (None, choose_among_all(logits, seed, top_k))
+
+
+def test_logits_as_they_are_need_no_look_at_the_whole() -> None:
+    few = Shortlist(VOCABULARY)
+    for seed in range(50):
+        logits = np.random.default_rng(seed).normal(0, 3 + seed % 4, VOCABULARY).astype(np.float32)
+        assert choose_by(few, logits, seed, 40) == choose_among_all(logits, seed, 40)
 
 
 def test_odd_logits_are_left_to_the_whole() -> None:
     """All alike, not numbers, or all but one impossible."""
+    few = Shortlist(VOCABULARY)
     for logits in (np.zeros(VOCABULARY), np.full(VOCABULARY, np.nan), np.full(VOCABULARY, -np.inf)):
-        assert likeliest(logits.astype(np.float32), 40) is None
+        assert choose_by(few, logits.astype(np.float32), 1, 40) is None
     lone = np.full(VOCABULARY, -np.inf, dtype=np.float32)
     lone[7] = 0
-    assert likeliest(lone, 40) is None
+    assert choose_by(few, lone, 1, 40) is None
