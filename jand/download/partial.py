@@ -110,10 +110,7 @@ class Partial:
     def open(self) -> None:
         """Make or find the partial, for this process alone; raise PartialInUseError, or OSError also where a link is in the way."""
         self._root = place.open_directory(self._directory)
-        place.ensure_directory(PARTIAL_FOLDER, self._root)
-        self._folder = place.open_below(self._root, [PARTIAL_FOLDER], create=False)
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._file = os.open(self._stem + PARTIAL_ENDING, flags, 0o666, dir_fd=self._folder)
+        self._folder, self._file = self._open_file()
         status = os.fstat(self._file)
         if status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
             raise OSError(errno.ELOOP, "its partial is no file of its own", self.name)
@@ -124,6 +121,18 @@ class Partial:
             self._digested = -1
         self.size = self._looked_bytes = status.st_size
         self.notes = read_notes(self._folder, self._stem)
+
+    def _open_file(self) -> tuple[int, int]:
+        """Return descriptors of the hidden folder and of the partial in it. Another one that is done may remove the folder at any instant before this one lies in it."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        while True:
+            place.ensure_directory(PARTIAL_FOLDER, self._root)  # which ends this where the model's own folder is gone
+            with contextlib.ExitStack() as on_error, contextlib.suppress(FileNotFoundError):
+                folder = place.open_below(self._root, [PARTIAL_FOLDER], create=False)
+                on_error.callback(os.close, folder)
+                file = os.open(self._stem + PARTIAL_ENDING, flags, 0o666, dir_fd=folder)
+                on_error.pop_all()
+                return folder, file
 
     def _lock(self) -> None:
         try:
