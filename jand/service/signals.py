@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jand.tasks import TaskSet
 
@@ -34,16 +34,30 @@ LAST_WORDS: Final = b"jand: cannot end in order: something hangs, so the process
 
 @contextlib.contextmanager
 def last_resort() -> Iterator[None]:
-    """Let the process end in there `OVERDUE_S` seconds after the first signal to end, whatever it hangs on; what a killed daemon leaves the next start repairs."""
+    """Let the process end in there `OVERDUE_S` seconds after the first signal to end, whatever it hangs on; what a killed daemon leaves the next start repairs.
+
+    Once it was told to end, it ends after this, and one more signal does not change its status.
+    """
     numbers = (*ENDING, signal.SIGALRM)
     before = [signal.getsignal(number) for number in numbers]
     signal.signal(signal.SIGALRM, _end_as_it_is)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+        left_s, _ = signal.getitimer(signal.ITIMER_REAL)
+        if left_s:
+            _leave(left_s)
+        else:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+
+def _leave(left_s: float) -> None:
+    """Prepare for what the interpreter does last, when it has put its own handlers away: only the kernel's are left, to ignore a signal or to end the process."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, left_s)
 
 
 def _is_armed() -> bool:
@@ -56,49 +70,50 @@ def _end_as_it_is(_number: int, _frame: FrameType | None) -> None:
     os._exit(SOFTWARE)
 
 
-def _set_timer(_number: int, _frame: FrameType | None) -> None:
-    """Start the timer, and shorten it at a second signal; the loop hears of the signal by its wakeup descriptor all the same."""
+def _set_timer() -> None:
+    """Start the timer, and shorten it at a second signal."""
     if not _is_armed():
         return
     left_s, _ = signal.getitimer(signal.ITIMER_REAL)
     signal.setitimer(signal.ITIMER_REAL, min(left_s, OVERDUE_AGAIN_S) if left_s else OVERDUE_S)
 
 
-def _watch_ending() -> None:
-    for number in ENDING:
-        signal.signal(number, _set_timer)
-        signal.siginterrupt(number, False)  # as the loop sets it
-
-
 class Signals:
     """*asked* and *again* are set by the first and the second signal to end, whose name is *reason*."""
 
-    NUMBERS: Final = (*ENDING, signal.SIGHUP, signal.SIGUSR1)
+    OTHERS: Final = (signal.SIGHUP, signal.SIGUSR1)
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.again = asyncio.Event()
         self.reason = ""
+        self._loop = asyncio.get_running_loop()
+        self._before: list[Any] = []
         self._tasks = TaskSet()
         self._hung_up = False
         self._reloading = False
 
     def install(self, *, reload: Callable[[], Awaitable[None]], dump: Callable[[], None]) -> None:
         """Listen from now on. *reload* runs once for any number of SIGHUPs that come before it begins."""
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._end, "SIGTERM")
-        loop.add_signal_handler(signal.SIGINT, self._end, "SIGINT")
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up, reload)
-        loop.add_signal_handler(signal.SIGUSR1, dump)
-        _watch_ending()
+        self._loop.add_signal_handler(signal.SIGHUP, self._hang_up, reload)
+        self._loop.add_signal_handler(signal.SIGUSR1, dump)
+        # The loop's own would be taken away before the process ends, and one more signal in that moment would kill it.
+        self._before = [signal.signal(number, self._on_ending) for number in ENDING]
+        for number in ENDING:
+            signal.siginterrupt(number, False)  # as the loop sets it
 
     async def remove(self) -> None:
-        for number in self.NUMBERS:
-            asyncio.get_running_loop().remove_signal_handler(number)
-        if _is_armed():
-            # One more signal in the last moments would kill a process that is about to end in order.
-            _watch_ending()
+        for number in self.OTHERS:
+            self._loop.remove_signal_handler(number)
+        if not _is_armed():
+            for number, handler in zip(ENDING, self._before, strict=True):
+                signal.signal(number, handler)
         await self._tasks.close()
+
+    def _on_ending(self, number: int, _frame: FrameType | None) -> None:
+        _set_timer()
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the end near
+            self._loop.call_soon_threadsafe(self._end, signal.Signals(number).name)
 
     def _end(self, name: str) -> None:
         (self.again if self.asked.is_set() else self.asked).set()

@@ -26,6 +26,8 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "llama": lambda path: gguf_files.tiny_llama(path)[0],
 }
 PARALLEL = 3
+WHOLE = 300
+"""Tokens of an answer that still flows when another, however late it is asked for, has ended."""
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=["gemma", "mamba", "llama"])
@@ -98,10 +100,10 @@ async def test_several_answers_to_one_prompt_agree(ask: Asker) -> None:
 async def test_answers_that_lie_scattered_change_places_and_lose_nothing(ask: Asker) -> None:
     """The middle one of three ends first; the last takes its place, for neighbours are decoded together. Both go on as they would alone, and the middle one's prompt is still known."""
     prompts = [numbers(60 + number, 40 + number) for number in range(PARALLEL)]
-    alone = [(await answer(ask, prompt, cache_prompt=False, max_tokens=120))[0] for prompt in prompts]
+    alone = [(await answer(ask, prompt, cache_prompt=False, max_tokens=WHOLE))[0] for prompt in prompts]
     held = (await ask.get("/health"))["cached_tokens"]
-    middle = held[1] - 119 - 40  # which of them lies there
-    lengths = [12 if number == middle else 120 for number in range(PARALLEL)]
+    middle = held[1] - (WHOLE - 1) - 40  # which of them lies there
+    lengths = [12 if number == middle else WHOLE for number in range(PARALLEL)]
     texts = [
         streamed(events)
         for events in await asyncio.gather(
@@ -112,7 +114,7 @@ async def test_answers_that_lie_scattered_change_places_and_lose_nothing(ask: As
         )
     ]
     assert all(whole.startswith(text) for whole, text in zip(alone, texts, strict=True))
-    assert [text == whole for whole, text in zip(alone, texts, strict=True)] == [length == 120 for length in lengths]
+    assert [text == whole for whole, text in zip(alone, texts, strict=True)] == [length == WHOLE for length in lengths]
     known = len(prompts[middle]) + 12 - 1
     assert (await ask.get("/health"))["cached_tokens"] == [held[0], held[2], known]
     assert (await answer(ask, prompts[middle]))[0] == texts[middle]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -103,6 +104,20 @@ async def test_standard_error_that_nobody_reads_any_more(tmp_path: Path) -> None
     finally:
         process.kill()
         process.wait()
+
+
+async def test_signals_up_to_the_last_moment_change_nothing(tmp_path: Path) -> None:
+    async with DaemonProcess(tmp_path, "--no-reuse") as daemon:
+        for pause_s in (0, 0.0003, 0.001, 0.003, 0.01):
+            ending = asyncio.create_task(daemon.wait())
+            while not ending.done():
+                with contextlib.suppress(ProcessLookupError):
+                    daemon.signal(signal.SIGTERM)
+                await asyncio.sleep(pause_s)
+            assert await ending == 0
+            assert "Traceback" not in daemon.log()
+            daemon.spawn()
+            await daemon.ready()
 
 
 async def test_a_full_disk_for_the_log_stops_nothing(tmp_path: Path) -> None:
