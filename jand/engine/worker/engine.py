@@ -143,12 +143,12 @@ class Engine:
             return
         read = sum(len(part.tokens) for part in parts if part.slot.reading)
         self._context.set_threads(*self._threads.counts(read, len(parts)))
-        began = time.monotonic()
+        began, processor_began = time.monotonic(), time.process_time()
         outcome = self._context.decode(batch)
         if outcome is not Outcome.DONE:
             self._recover(outcome, parts)
             return
-        self._account(parts, read, time.monotonic() - began)
+        self._account(parts, read, max(time.monotonic() - began, 1e-9), time.process_time() - processor_began)
         for part in parts:
             part.slot.tokens.extend(part.tokens)
             if part.output >= 0:
@@ -158,13 +158,13 @@ class Engine:
         for slot in self._slots:
             if slot.work is not None and (slot.work.answer.cancelled or self._turns.forced):
                 self._give_up(slot)
+        if not self._waiting:
+            return
         with self._turns.changed:
-            kept = [answer for answer in self._waiting if not answer.cancelled and not self._turns.forced]
-            dropped = (
-                [answer for answer in self._waiting if answer not in kept] if len(kept) < len(self._waiting) else []
-            )
-            self._waiting = deque(kept)
-        for answer in dropped:
+            unwanted = [answer for answer in self._waiting if answer.cancelled or self._turns.forced]
+            if unwanted:
+                self._waiting = deque(answer for answer in self._waiting if answer not in unwanted)
+        for answer in unwanted:
             self._tell_end(answer)
 
     def _bring_together(self) -> None:
@@ -275,13 +275,13 @@ class Engine:
             parts.append(Share(slot, tokens, index if output else -1))
         return parts
 
-    def _account(self, parts: list[Share], read: int, seconds: float) -> None:
+    def _account(self, parts: list[Share], read: int, seconds: float, processor_s: float) -> None:
         counters = self._counters
         generated = sum(part.slot.generating for part in parts)
         counters.note_step([len(part.slot.tokens) + len(part.tokens) for part in parts])
         counters.prompt_tokens += read
         counters.generated_tokens += generated
-        self._threads.record(seconds, time.monotonic(), generated=generated, read=read)
+        self._threads.record(seconds, time.monotonic(), processor_s=processor_s, generated=generated, read=read)
         if not read:
             counters.generating_s += seconds
             return
@@ -316,9 +316,11 @@ class Engine:
         token = work.sampler.sample(self._context, index)
         usage.completion_tokens += 1
         work.next_token = token
-        if self._weights.ends(token):
+        ends, piece = self._weights.said_by(token)
+        if ends:
             return Delta(text=work.stream.end(), finish="stop")
-        piece = self._weights.piece(token, special=token in wanted.preserved)
+        if wanted.preserved and token in wanted.preserved:
+            piece = self._weights.piece(token, special=True)
         text = work.stream.feed(piece)
         told = (logprobs.describe(self._weights, raw, token, wanted.logprobs or 0),) if raw is not None else ()
         if work.stream.stopped is None and usage.completion_tokens < work.limit:

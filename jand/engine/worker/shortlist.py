@@ -66,7 +66,7 @@ class Shortlist:
 
     def _find(self, logits: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.intp] | None:
         """Return at least *count* tokens, those of the highest *logits*, in the order of the vocabulary; None where finding them would not be quicker."""
-        highest, within = logits.max(), self._within
+        highest, within = float(np.maximum.reduce(logits)), self._within
         for _ in range(_LOOKS):
             np.greater(logits, highest - within, self._likely)
             found = self._likely.nonzero()[0]

@@ -3,6 +3,9 @@
 llama.cpp's threads wait for one another hundreds of times per token. With a core for each that is fast; with one thread too many for the cores that are free, every
 wait lasts until the scheduler comes round, and a step takes ten times as long or more. Nothing says beforehand which it is, and it changes while a model runs. So now and
 then a few steps run on another number, and the faster one stays. All numbers have their turn: between too many and few enough lies a plateau.
+
+A trial costs most where it is least use: on idle cores. There the threads have the processor all the time, for they spin where they wait, and that can be seen: what a step took of the
+processor, against what it could have taken. While it is nearly all, no fewer threads are tried, but once in a long while.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ READ_WITH_ALL: Final = 16
 """From that many tokens of prompts in a step on it counts as one that reads."""
 TRIED_TOKENS: Final = 128
 """A step that reads more takes too long to be tried on fewer threads."""
+HINDERED: Final = 0.75
+"""A step whose threads were on the processor for less of its time was kept from it; some in a row are no accident. Measured with two threads: 0.91 on idle cores, 0.51 with one busy process beside them, 0.50 with two."""
+UNHINDERED_PAUSE_S: Final = 60.0
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 8.0
 _SUDDEN: Final = 2.0
@@ -31,6 +37,8 @@ class ThreadChoice:
         self._levels = sorted({most, -(-most * 3 // 4), -(-most // 2), -(-most // 4), 1}, reverse=True)
         self._at = 0
         self._usual: list[float] = []
+        self._hindered = 0
+        self._unhindered_since: float | None = None
         self._trial: int | None = None
         self._tried: list[float] = []
         self._turn = 0
@@ -52,8 +60,11 @@ class ThreadChoice:
     def count(self) -> int:
         return self._levels[self._at if self._trial is None else self._trial]
 
-    def record(self, seconds: float, now: float, *, kind: int = 1) -> None:
-        """Take the time of the step that ran on `count` threads; *kind* is what steps must share to be compared, such as their number of tokens."""
+    def record(self, seconds: float, now: float, *, share: float, kind: int = 1) -> None:
+        """Take the time of the step that ran on `count` threads, and what *share* of it they had on the processor, together at most 1.
+
+        *kind* is what steps must share to be compared, such as their number of tokens.
+        """
         if kind != self._kind:
             self._kind, self._usual, self._trial, self._tried = kind, [], None, []
         if self._trial is not None:
@@ -65,11 +76,26 @@ class ThreadChoice:
         slow = len(self._usual) >= TRIAL_STEPS and seconds > _SUDDEN * min(self._usual)
         sudden = slow and seconds > _SUDDEN * median(self._usual)  # a median costs as much as the rest of this
         self._usual = [*self._usual[-4:], seconds]
+        self._hindered = self._hindered + 1 if share < HINDERED else 0
+        if self._may_stay(now):
+            return
         if sudden:
             self._pause_s = FIRST_PAUSE_S
             self._next_at = min(self._next_at, now + self._pause_s)
         if now >= self._next_at and len(self._usual) >= TRIAL_STEPS:
             self._begin_trial()
+
+    def _may_stay(self, now: float) -> bool:
+        """Whether all threads run and have the processor, so that fewer need not be tried yet."""
+        if self._at > 0 or self._hindered >= TRIAL_STEPS:
+            self._unhindered_since = None
+            return False
+        if self._unhindered_since is None:
+            self._unhindered_since = now
+        if now - self._unhindered_since < UNHINDERED_PAUSE_S:
+            return True
+        self._unhindered_since = now
+        return False
 
     def _begin_trial(self) -> None:
         others = [level for level in range(len(self._levels)) if level != self._at]
@@ -124,9 +150,11 @@ class Threads:
             return count, self._most_reading
         return count, self._reading.count() if read <= TRIED_TOKENS else self._reading.settled
 
-    def record(self, seconds: float, now: float, *, generated: int, read: int) -> None:
-        """Take the time of the step that ran on what `counts` said last."""
+    def record(self, seconds: float, now: float, *, processor_s: float, generated: int, read: int) -> None:
+        """Take the time of the step that ran on what `counts` said last, and what it took of the processor on all threads together."""
         if not read:
-            self._choice(generated).record(seconds, now)
+            choice = self._choice(generated)
+            choice.record(seconds, now, share=processor_s / (seconds * choice.count()))
         elif READ_WITH_ALL <= read <= TRIED_TOKENS and not self._generating.unhindered:
-            self._reading.record(seconds / read, now, kind=read.bit_length())
+            share = processor_s / (seconds * self._reading.count())
+            self._reading.record(seconds / read, now, share=share, kind=read.bit_length())

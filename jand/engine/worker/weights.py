@@ -55,6 +55,7 @@ class Weights:
         self.eos = int(lib.llama_vocab_eos(self.vocab))
         self.adds_bos = bool(lib.llama_vocab_get_add_bos(self.vocab))
         self.suppressed = _suppressed_tokens(self.vocab)
+        self._said: dict[int, tuple[bool, bytes]] = {}
         self._end_tokens: frozenset[int] | None = None
 
     def load_adapter(self, path: Path) -> Any:
@@ -88,6 +89,12 @@ class Weights:
 
     def text(self, tokens: Sequence[int], *, special: bool = False) -> str:
         return b"".join(self.piece(token, special=special) for token in tokens).decode("utf-8", "replace")
+
+    def said_by(self, token: int) -> tuple[bool, bytes]:
+        """Return whether *token* ends an answer, and its bytes; from memory where it was said before, as most are soon."""
+        if (known := self._said.get(token)) is None:
+            known = self._said[token] = self.ends(token), self.piece(token)
+        return known
 
     def ends(self, token: int) -> bool:
         """Whether *token* ends an answer."""

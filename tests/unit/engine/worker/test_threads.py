@@ -6,26 +6,29 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jand.engine.worker.threads import LONGEST_PAUSE_S, ThreadChoice, Threads
+from jand.engine.worker.threads import LONGEST_PAUSE_S, UNHINDERED_PAUSE_S, ThreadChoice, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def run(choice: ThreadChoice, cost: Callable[[int], float], seconds: float, start: float = 0.0) -> tuple[int, float]:
+Cost = tuple[float, float]
+
+
+def run(choice: ThreadChoice, cost: Callable[[int], Cost], seconds: float, start: float = 0.0) -> tuple[int, float]:
     """Step through *seconds* of simulated time; return how many steps were done and when it ended."""
     now, steps = start, 0
     while now < start + seconds:
-        taken = cost(choice.count())
+        taken, share = cost(choice.count())
         now += taken
-        choice.record(taken, now)
+        choice.record(taken, now, share=share)
         steps += 1
     return steps, now
 
 
-def free(cores: int) -> Callable[[int], float]:
-    """Return the cost of a step where *cores* are free: threads share the work, one too many stalls all."""
-    return lambda threads: 0.02 / threads if threads <= cores else 0.2
+def free(cores: int) -> Callable[[int], Cost]:
+    """Return what a step takes where *cores* are free, and its share of the processor: threads share the work, one too many stalls all."""
+    return lambda threads: (0.02 / threads, 0.9) if threads <= cores else (0.2, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,22 @@ def test_trying_costs_little(cores: int) -> None:
     choice = ThreadChoice(2)
     _, now = run(choice, free(cores), 30)
     steps, _ = run(choice, free(cores), 60, now)
-    assert steps * free(cores)(cores) > 0.95 * 60
+    assert steps * free(cores)(cores)[0] > 0.95 * 60
+
+
+def test_nothing_is_tried_while_all_threads_have_the_processor() -> None:
+    """A machine on which fewer threads are faster all the same is found out once in a while."""
+    choice, now, tried = ThreadChoice(2), 0.0, 0
+    while now < 0.99 * UNHINDERED_PAUSE_S:
+        now += 0.01
+        choice.record(0.01 if now % 1 > 0.1 else 0.05, now, share=0.9)
+        tried += choice.count() != 2
+    assert tried == 0
+    while now < 2 * UNHINDERED_PAUSE_S:
+        taken = 0.01 / (3 - choice.count())
+        now += taken
+        choice.record(taken, now, share=0.9)
+    assert choice.settled == 1
 
 
 def test_number_follows_a_change_within_seconds() -> None:
@@ -59,9 +77,10 @@ def test_steps_of_different_kinds_are_not_compared() -> None:
     now = 0.0
     for step in range(2000):
         kind = 1 if step % 100 < 50 else 8
-        taken = free(4)(choice.count()) * (1 if kind == 1 else 7)
+        taken, share = free(4)(choice.count())
+        taken *= 1 if kind == 1 else 7
         now += taken
-        choice.record(taken, now, kind=kind)
+        choice.record(taken, now, share=share, kind=kind)
     assert choice.settled == 4
 
 
@@ -70,13 +89,15 @@ def test_reading_keeps_threads_that_generation_does_without(cores: int, best: in
     """A small model generates faster on one thread; whether it reads faster on two is another question."""
     threads, now = Threads(2, 2), 0.0
     for _ in range(200):
-        now += 0.01 * threads.counts(0)[0]
-        threads.record(0.01 * threads.counts(0)[0], now, generated=1, read=0)
+        taken = 0.01 * threads.counts(0)[0]
+        now += taken
+        threads.record(taken, now, processor_s=taken, generated=1, read=0)
     assert threads.counts(0)[0] == 1
     for _ in range(60):
-        taken = 32 * free(cores)(threads.counts(32)[1])
-        now += taken
-        threads.record(taken, now, generated=1, read=32)
+        count = threads.counts(32)[1]
+        taken, share = free(cores)(count)
+        now += 32 * taken
+        threads.record(32 * taken, now, processor_s=32 * taken * count * share, generated=1, read=32)
     assert threads.counts(512)[1] == best
 
 
