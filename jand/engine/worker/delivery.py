@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from jand.engine.worker.answer import Answer, Delta
     from jand.engine.worker.embedder import Job
 
+    News = list[tuple[Answer, Delta]]
 
-def deliver_to(loop: asyncio.AbstractEventLoop) -> Any:
-    """Return what the engine calls with all deltas of a step: one wake-up of *loop* for all of them."""
 
-    def put(news: list[tuple[Answer, Delta]]) -> None:
-        for answer, delta in news:
-            answer.deltas.put_nowait(delta)
+class Delivery:
+    """Brings news to *loop*, which wakes up by a pipe.
 
-    def deliver(news: list[tuple[Answer, Delta]]) -> None:
-        loop.call_soon_threadsafe(put, news)
+    `loop.call_soon_threadsafe` lets go of the interpreter while it writes to the loop's own: the loop takes it, makes text of all the news, and the engine, which has nothing left to do
+    but to begin the next step, waits for that (0.3 ms with eight answers). This writes with the interpreter in hand.
+    """
 
-    return deliver
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._unheard: deque[News] = deque()
+        self._told = False
+        self._reading, self._writing = os.pipe()
+        for end in (self._reading, self._writing):
+            os.set_blocking(end, False)
+        self._write: Callable[[int, bytes, int], int] = ctypes.PyDLL(None).write
+        loop.call_soon_threadsafe(loop.add_reader, self._reading, self._take)
+
+    def __call__(self, news: News) -> None:
+        """Hand *news* over; on any thread but the loop's."""
+        self._unheard.append(news)
+        if not self._told:
+            self._told = True
+            self._write(self._writing, b"\0", 1)
+
+    def _take(self) -> None:
+        os.read(self._reading, 64)
+        self._told = False  # before the last look: what comes after it is told anew
+        while self._unheard:
+            for answer, delta in self._unheard.popleft():
+                answer.deltas.put_nowait(delta)
 
 
 def settle_on(loop: asyncio.AbstractEventLoop) -> Any:

@@ -167,7 +167,7 @@ class Life:
         self._engine = engine.Engine(
             opened,
             self._turns,
-            delivery.deliver_to(self._loop),
+            delivery.Delivery(self._loop),
             threads=options.n_threads,
             read_threads=options.n_threads_batch,
         )

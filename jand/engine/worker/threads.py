@@ -25,6 +25,7 @@ TRIED_TOKENS: Final = 128
 HINDERED: Final = 0.75
 """A step whose threads were on the processor for less of its time was kept from it; some in a row are no accident. Measured with two threads: 0.91 on idle cores, 0.51 with one busy process beside them, 0.50 with two."""
 UNHINDERED_PAUSE_S: Final = 60.0
+"""So long a number's own steps must have taken until fewer threads are tried all the same."""
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 8.0
 _SUDDEN: Final = 2.0
@@ -38,7 +39,7 @@ class ThreadChoice:
         self._at = 0
         self._usual: list[float] = []
         self._hindered = 0
-        self._unhindered_since: float | None = None
+        self._unhindered_s = 0.0
         self._trial: int | None = None
         self._tried: list[float] = []
         self._turn = 0
@@ -77,7 +78,7 @@ class ThreadChoice:
         sudden = slow and seconds > _SUDDEN * median(self._usual)  # a median costs as much as the rest of this
         self._usual = [*self._usual[-4:], seconds]
         self._hindered = self._hindered + 1 if share < HINDERED else 0
-        if self._may_stay(now):
+        if self._may_stay(seconds):
             return
         if sudden:
             self._pause_s = FIRST_PAUSE_S
@@ -85,16 +86,15 @@ class ThreadChoice:
         if now >= self._next_at and len(self._usual) >= TRIAL_STEPS:
             self._begin_trial()
 
-    def _may_stay(self, now: float) -> bool:
-        """Whether all threads run and have the processor, so that fewer need not be tried yet."""
+    def _may_stay(self, seconds: float) -> bool:
+        """Whether all threads run and have the processor, so that fewer need not be tried yet; *seconds* went into this step."""
         if self._at > 0 or self._hindered >= TRIAL_STEPS:
-            self._unhindered_since = None
+            self._unhindered_s = 0.0
             return False
-        if self._unhindered_since is None:
-            self._unhindered_since = now
-        if now - self._unhindered_since < UNHINDERED_PAUSE_S:
+        self._unhindered_s += seconds
+        if self._unhindered_s < UNHINDERED_PAUSE_S:
             return True
-        self._unhindered_since = now
+        self._unhindered_s = 0.0
         return False
 
     def _begin_trial(self) -> None:

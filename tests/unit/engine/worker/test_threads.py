@@ -52,8 +52,9 @@ def test_nothing_is_tried_while_all_threads_have_the_processor() -> None:
     """A machine on which fewer threads are faster all the same is found out once in a while."""
     choice, now, tried = ThreadChoice(2), 0.0, 0
     while now < 0.99 * UNHINDERED_PAUSE_S:
-        now += 0.01
-        choice.record(0.01 if now % 1 > 0.1 else 0.05, now, share=0.9)
+        taken = 0.01 if now % 1 > 0.1 else 0.05
+        now += taken
+        choice.record(taken, now, share=0.9)
         tried += choice.count() != 2
     assert tried == 0
     while now < 2 * UNHINDERED_PAUSE_S:
