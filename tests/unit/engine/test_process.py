@@ -79,6 +79,25 @@ async def test_worker_has_its_own_process_group_and_no_secrets(config: WorkerCon
     await worker.stop(grace_s=5)
 
 
+@pytest.mark.parametrize(
+    ("given", "passed_on"),
+    [
+        (None, "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.check=1", "glibc.malloc.check=1:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ],
+)
+async def test_worker_asks_for_large_pages_unless_the_user_chose(
+    config: WorkerConfig, given: str | None, passed_on: str
+) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    worker = await Worker.start(
+        config, command=fake.command(), environ=environ | ({"GLIBC_TUNABLES": given} if given else {})
+    )
+    assert psutil.Process(worker.pid).environ()["GLIBC_TUNABLES"] == passed_on
+    await worker.stop(grace_s=5)
+
+
 async def test_log_lines_reach_the_callback_and_the_error(config: WorkerConfig) -> None:
     lines: list[str] = []
     command = fake.command(
