@@ -83,7 +83,6 @@ async def test_worker_has_its_own_process_group_and_no_secrets(config: WorkerCon
     ("given", "passed_on"),
     [
         (None, "glibc.malloc.hugetlb=1"),
-        ("glibc.malloc.check=1", "glibc.malloc.check=1:glibc.malloc.hugetlb=1"),
         ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
     ],
 )
