@@ -71,11 +71,16 @@ def _end_as_it_is(_number: int, _frame: FrameType | None) -> None:
 
 
 def _set_timer() -> None:
-    """Start the timer, and shorten it at a second signal."""
+    """Start the timer, and shorten it at a second signal; a third would mean nothing more."""
     if not _is_armed():
         return
     left_s, _ = signal.getitimer(signal.ITIMER_REAL)
-    signal.setitimer(signal.ITIMER_REAL, min(left_s, OVERDUE_AGAIN_S) if left_s else OVERDUE_S)
+    if not left_s:
+        signal.setitimer(signal.ITIMER_REAL, OVERDUE_S)
+        return
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, min(left_s, OVERDUE_AGAIN_S))
 
 
 class Signals:

@@ -108,7 +108,7 @@ async def test_standard_error_that_nobody_reads_any_more(tmp_path: Path) -> None
 
 async def test_signals_up_to_the_last_moment_change_nothing(tmp_path: Path) -> None:
     async with DaemonProcess(tmp_path, "--no-reuse") as daemon:
-        for pause_s in (0, 0.0003, 0.001, 0.003, 0.01):
+        for pause_s in (0.001, 0.002, 0.003, 0.005, 0.01):
             ending = asyncio.create_task(daemon.wait())
             while not ending.done():
                 with contextlib.suppress(ProcessLookupError):
