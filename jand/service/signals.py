@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+HEARD: Final = (*ENDING, signal.SIGHUP, signal.SIGUSR1)
 
 OVERDUE_S: Final = 10.0
 """How long an end in order may take; it takes 5 s at most where nothing hangs, and service managers kill after 30 to 90."""
@@ -36,9 +37,9 @@ LAST_WORDS: Final = b"jand: cannot end in order: something hangs, so the process
 def last_resort() -> Iterator[None]:
     """Let the process end in there `OVERDUE_S` seconds after the first signal to end, whatever it hangs on; what a killed daemon leaves the next start repairs.
 
-    Once it was told to end, it ends after this, and one more signal does not change its status.
+    Once it was told to end, it ends after this, and one more signal does not change its status; only where the interpreter itself hangs at its end, SIGALRM ends it.
     """
-    numbers = (*ENDING, signal.SIGALRM)
+    numbers = (*HEARD, signal.SIGALRM)
     before = [signal.getsignal(number) for number in numbers]
     signal.signal(signal.SIGALRM, _end_as_it_is)
     try:
@@ -54,7 +55,7 @@ def last_resort() -> Iterator[None]:
 
 def _leave(left_s: float) -> None:
     """Prepare for what the interpreter does last, when it has put its own handlers away: only the kernel's are left, to ignore a signal or to end the process."""
-    for number in ENDING:
+    for number in HEARD:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, left_s)
@@ -83,42 +84,62 @@ def _set_timer() -> None:
     signal.setitimer(signal.ITIMER_REAL, min(left_s, OVERDUE_AGAIN_S))
 
 
-class Signals:
-    """*asked* and *again* are set by the first and the second signal to end, whose name is *reason*."""
+def _on_signal(number: int, _frame: FrameType | None) -> None:
+    if number in ENDING:
+        _set_timer()
 
-    OTHERS: Final = (signal.SIGHUP, signal.SIGUSR1)
+
+class Signals:
+    """*asked* and *again* are set by the first and the second signal to end, whose name is *reason*.
+
+    The loop's own handlers would be taken away before the process ends, by way of the system's default, and one more signal in that moment would kill it. So these are ours, and the loop
+    hears of each signal by a byte in a pipe, as it does by its own: two that come while it is held are two.
+    """
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.again = asyncio.Event()
         self.reason = ""
-        self._loop = asyncio.get_running_loop()
-        self._before: list[Any] = []
+        self._before: dict[int, Any] = {}
         self._tasks = TaskSet()
         self._hung_up = False
         self._reloading = False
 
     def install(self, *, reload: Callable[[], Awaitable[None]], dump: Callable[[], None]) -> None:
         """Listen from now on. *reload* runs once for any number of SIGHUPs that come before it begins."""
-        self._loop.add_signal_handler(signal.SIGHUP, self._hang_up, reload)
-        self._loop.add_signal_handler(signal.SIGUSR1, dump)
-        # The loop's own would be taken away before the process ends, and one more signal in that moment would kill it.
-        self._before = [signal.signal(number, self._on_ending) for number in ENDING]
-        for number in ENDING:
+        self._reload_with, self._dump = reload, dump
+        self._reading, self._writing = os.pipe()
+        for end in (self._reading, self._writing):
+            os.set_blocking(end, False)
+        asyncio.get_running_loop().add_reader(self._reading, self._hear)
+        signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        for number in HEARD:
+            self._before[number] = signal.signal(number, _on_signal)
             signal.siginterrupt(number, False)  # as the loop sets it
 
     async def remove(self) -> None:
-        for number in self.OTHERS:
-            self._loop.remove_signal_handler(number)
-        if not _is_armed():
-            for number, handler in zip(ENDING, self._before, strict=True):
+        """Hear no more; below `last_resort` a signal to end still starts its timer, and the others are ignored."""
+        if self._before:
+            signal.set_wakeup_fd(-1)
+            asyncio.get_running_loop().remove_reader(self._reading)
+            os.close(self._reading)
+            os.close(self._writing)
+        for number, handler in self._before.items():
+            if not _is_armed():
                 signal.signal(number, handler)
+            elif number not in ENDING:
+                signal.signal(number, signal.SIG_IGN)
+        self._before.clear()
         await self._tasks.close()
 
-    def _on_ending(self, number: int, _frame: FrameType | None) -> None:
-        _set_timer()
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and the end near
-            self._loop.call_soon_threadsafe(self._end, signal.Signals(number).name)
+    def _hear(self) -> None:
+        for number in os.read(self._reading, 4096):
+            if number in ENDING:
+                self._end(signal.Signals(number).name)
+            elif number == signal.SIGHUP:
+                self._hang_up(self._reload_with)
+            elif number == signal.SIGUSR1:
+                self._dump()
 
     def _end(self, name: str) -> None:
         (self.again if self.asked.is_set() else self.asked).set()

@@ -106,16 +106,19 @@ async def test_standard_error_that_nobody_reads_any_more(tmp_path: Path) -> None
         process.wait()
 
 
-async def test_signals_up_to_the_last_moment_change_nothing(tmp_path: Path) -> None:
-    async with DaemonProcess(tmp_path, "--no-reuse") as daemon:
-        for pause_s in (0.001, 0.002, 0.003, 0.005, 0.01):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+async def test_signals_up_to_the_last_moment_change_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    async with DaemonProcess(tmp_path, "--no-reuse", "--pid-file", str(tmp_path / "jand.pid")) as daemon:
+        for pause_s in (0.001, 0.005):
+            daemon.signal(signal.SIGTERM)
             ending = asyncio.create_task(daemon.wait())
             while not ending.done():
                 with contextlib.suppress(ProcessLookupError):
-                    daemon.signal(signal.SIGTERM)
+                    daemon.signal(number)
                 await asyncio.sleep(pause_s)
             assert await ending == 0
             assert "Traceback" not in daemon.log()
+            assert (tmp_path / "jand.pid").read_bytes() == b"", "it is let go of in order"
             daemon.spawn()
             await daemon.ready()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from jand.engine.worker.llama import lib
-from jand.engine.worker.shortlist import shortlist
+from jand.engine.worker.shortlist import Shortlist
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,8 +84,8 @@ class Sampler:
         self._feeds_chain = sampling.dry_multiplier > 0
         self._takes_best = sampling.temperature <= 0 and not self._feeds_chain
         before_top_k = self._feeds_chain or sampling.top_n_sigma > 0 or sampling.mirostat
-        self._cuts_first = sampling.temperature > 0 and not before_top_k and 0 < sampling.top_k < self._n_vocab
-        self._shortlist = shortlist(self._n_vocab)
+        self._shortlist = Shortlist(self._n_vocab, sampling.top_k)
+        self._cuts_first = sampling.temperature > 0 and not before_top_k and self._shortlist.is_possible
         window = sampling.repeat_last_n if sampling.repeat_last_n >= 0 else ctx_len
         self._recent: deque[int] = deque(maxlen=window)
         self._counts: Counter[int] = Counter()
@@ -138,10 +138,10 @@ class Sampler:
         raise RuntimeError("the grammar leaves no token")
 
     def _choose_quickly(self, logits: npt.NDArray[np.float32]) -> int | None:
-        """Choose as the chain would, looking closer only at tokens that can win. None where all must be looked at."""
+        """Choose as the chain would, but for tokens with the same logit, looking closer only at tokens that can win. None where all must be looked at."""
         if self._takes_best:
             return int(logits.argmax())
-        return self._shortlist.choose(self._chain, logits, self._sampling.top_k) if self._cuts_first else None
+        return self._shortlist.choose(self._chain, logits) if self._cuts_first else None
 
     def _apply(self, candidates: npt.NDArray[Any]) -> int:
         array = token_array(candidates)

@@ -22,69 +22,79 @@ _WORDS: Final = 3
 _WITHIN: Final = 10.0
 """How far below the highest logit is looked at first; a trained model has some hundred tokens there."""
 _LOOKS: Final = 3
+_SHARE: Final = 8
+"""More than this part of the vocabulary is as well looked at by the chain itself."""
 _PLENTY: Final = 32
 """So many times as many tokens as are kept are more than need be looked at."""
 
 
-class Shortlist:
-    """For vocabularies of *n_vocab* tokens; of one thread."""
+class _Room:
+    """What is used again for vocabularies of *n_vocab* tokens, by one answer after the other, on one thread."""
 
     def __init__(self, n_vocab: int) -> None:
-        self._most = n_vocab // 8
+        self.most = n_vocab // _SHARE
+        self.likely = np.empty(n_vocab, dtype=np.bool_)
+        self.numbers = np.zeros(_WORDS * self.most, dtype=np.int32)
+        self.numbers[::_WORDS] = np.arange(self.most)
+        self.words = self.numbers.copy()
+        self.floats = self.words.view(np.float32)
+        self.data = self.words.ctypes.data_as(lib.llama_token_data_p)
+        self.array = lib.llama_token_data_array()
+        self.reference = ctypes.byref(self.array)
+
+
+_room = functools.cache(_Room)
+
+
+class Shortlist:
+    """Of one answer: how far it looks it learns from that answer alone, so that what others are told changes nothing, not even among tokens with the same logit."""
+
+    def __init__(self, n_vocab: int, top_k: int) -> None:
+        """*top_k* is how many the chain keeps."""
+        self._room = _room(n_vocab)
+        self._top_k = top_k
         self._within = _WITHIN
-        self._likely = np.empty(n_vocab, dtype=np.bool_)
-        self._numbers = np.zeros(_WORDS * self._most, dtype=np.int32)
-        self._numbers[::_WORDS] = np.arange(self._most)
-        self._words = self._numbers.copy()
-        self._floats = self._words.view(np.float32)
-        self._array = lib.llama_token_data_array()
-        self._data = self._words.ctypes.data_as(lib.llama_token_data_p)
-        self._reference = ctypes.byref(self._array)
 
-    def choose(self, chain: Any, logits: npt.NDArray[np.float32], top_k: int) -> int | None:
-        """Return the token that *chain*, which keeps only the *top_k* likeliest, chooses by *logits*; None where all must be looked at.
+    @property
+    def is_possible(self) -> bool:
+        """Whether so many tokens can be a short list of this vocabulary."""
+        return 0 < self._top_k <= self._room.most
 
-        The chain sees them in the order of the vocabulary, by numbers of their own: it must not ask who they are.
+    def choose(self, chain: Any, logits: npt.NDArray[np.float32]) -> int | None:
+        """Return the token that *chain* chooses by *logits*; None where all must be looked at.
+
+        The chain sees them in the order of the vocabulary, by numbers of their own: it must not ask who they are. It may cut otherwise among tokens with the same logit, for its sorting is
+        not stable.
         """
-        found = self._find(logits, top_k)
+        found = self._find(logits)
         if found is None:
             return None
-        end = _WORDS * len(found)
-        self._words[:end] = self._numbers[:end]  # the chain sorts what it is given
-        self._floats[1:end:_WORDS] = logits[found]
-        array = self._array
-        array.data, array.size, array.selected, array.sorted = (
-            self._data,
-            len(found),
-            -1,
-            False,
-        )  # it may point elsewhere now
-        lib.llama_sampler_apply(chain, self._reference)
+        room, end = self._room, _WORDS * len(found)
+        room.words[:end] = room.numbers[:end]  # the chain sorts what it is given
+        room.floats[1:end:_WORDS] = logits[found]
+        array = room.array
+        array.data, array.size = room.data, len(found)  # it may point elsewhere since the last time
+        array.selected, array.sorted = -1, False
+        lib.llama_sampler_apply(chain, room.reference)
         if not 0 <= array.selected < array.size:
             raise RuntimeError("no token was chosen")
         return int(found[array.data[array.selected].id])
 
-    def _find(self, logits: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.intp] | None:
-        """Return at least *count* tokens, those of the highest *logits*, in the order of the vocabulary; None where finding them would not be quicker."""
-        highest, within = float(np.maximum.reduce(logits)), self._within
+    def _find(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.intp] | None:
+        """Return at least as many tokens as are kept, those of the highest *logits*, in the order of the vocabulary; None where finding them would not be quicker."""
+        highest, within, likely = float(np.maximum.reduce(logits)), self._within, self._room.likely
         for _ in range(_LOOKS):
-            np.greater(logits, highest - within, self._likely)
-            found = self._likely.nonzero()[0]
-            if len(found) < count:  # costs another look: the next shall need none
+            np.greater(logits, highest - within, likely)
+            found = likely.nonzero()[0]
+            if len(found) < self._top_k:  # costs another look: the next shall need none
                 within *= 1.5
                 self._within *= 1.25
-            elif len(found) > self._most:
+            elif len(found) > self._room.most:
                 within *= 0.7
                 self._within *= 0.8
             else:
-                if len(found) > _PLENTY * count:
+                if len(found) > _PLENTY * self._top_k:
                     self._within *= 0.95
                 return found
         self._within = _WITHIN
         return None
-
-
-@functools.cache
-def shortlist(n_vocab: int) -> Shortlist:
-    """Return the one for *n_vocab*: what one answer has touched is at hand for the next."""
-    return Shortlist(n_vocab)

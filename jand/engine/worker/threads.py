@@ -24,6 +24,8 @@ TRIED_TOKENS: Final = 128
 """A step that reads more takes too long to be tried on fewer threads."""
 HINDERED: Final = 0.75
 """A step whose threads were on the processor for less of its time was kept from it; some in a row are no accident. Measured with two threads: 0.91 on idle cores, 0.51 with one busy process beside them, 0.50 with two."""
+JUDGED_S: Final = 0.05
+"""So long the steps are together by which that is judged: the kernel brings the time of other threads up to date at its ticks, every 1 to 10 ms."""
 UNHINDERED_PAUSE_S: Final = 60.0
 """So long a number's own steps must have taken until fewer threads are tried all the same."""
 FIRST_PAUSE_S: Final = 0.25
@@ -38,7 +40,8 @@ class ThreadChoice:
         self._levels = sorted({most, -(-most * 3 // 4), -(-most // 2), -(-most // 4), 1}, reverse=True)
         self._at = 0
         self._usual: list[float] = []
-        self._hindered = 0
+        self._judged_s = self._had_s = 0.0
+        self._hindered = False
         self._unhindered_s = 0.0
         self._trial: int | None = None
         self._tried: list[float] = []
@@ -61,8 +64,8 @@ class ThreadChoice:
     def count(self) -> int:
         return self._levels[self._at if self._trial is None else self._trial]
 
-    def record(self, seconds: float, now: float, *, share: float, kind: int = 1) -> None:
-        """Take the time of the step that ran on `count` threads, and what *share* of it they had on the processor, together at most 1.
+    def record(self, seconds: float, now: float, *, share: float, kind: int = 1, tokens: int = 1) -> None:
+        """Take the time of the step that ran on `count` threads, for each of its *tokens*, and what *share* of it they had on the processor, together at most 1.
 
         *kind* is what steps must share to be compared, such as their number of tokens.
         """
@@ -77,8 +80,7 @@ class ThreadChoice:
         slow = len(self._usual) >= TRIAL_STEPS and seconds > _SUDDEN * min(self._usual)
         sudden = slow and seconds > _SUDDEN * median(self._usual)  # a median costs as much as the rest of this
         self._usual = [*self._usual[-4:], seconds]
-        self._hindered = self._hindered + 1 if share < HINDERED else 0
-        if self._may_stay(seconds):
+        if self._may_stay(seconds * tokens, share):
             return
         if sudden:
             self._pause_s = FIRST_PAUSE_S
@@ -86,12 +88,17 @@ class ThreadChoice:
         if now >= self._next_at and len(self._usual) >= TRIAL_STEPS:
             self._begin_trial()
 
-    def _may_stay(self, seconds: float) -> bool:
-        """Whether all threads run and have the processor, so that fewer need not be tried yet; *seconds* went into this step."""
-        if self._at > 0 or self._hindered >= TRIAL_STEPS:
+    def _may_stay(self, took_s: float, share: float) -> bool:
+        """Whether all threads run and have the processor, so that fewer need not be tried yet."""
+        self._judged_s += took_s
+        self._had_s += share * took_s
+        if self._judged_s >= JUDGED_S:
+            self._hindered = self._had_s < HINDERED * self._judged_s
+            self._judged_s = self._had_s = 0.0
+        if self._at > 0 or self._hindered:
             self._unhindered_s = 0.0
             return False
-        self._unhindered_s += seconds
+        self._unhindered_s += took_s
         if self._unhindered_s < UNHINDERED_PAUSE_S:
             return True
         self._unhindered_s = 0.0
@@ -157,4 +164,4 @@ class Threads:
             choice.record(seconds, now, share=processor_s / (seconds * choice.count()))
         elif READ_WITH_ALL <= read <= TRIED_TOKENS and not self._generating.unhindered:
             share = processor_s / (seconds * self._reading.count())
-            self._reading.record(seconds / read, now, share=share, kind=read.bit_length())
+            self._reading.record(seconds / read, now, share=share, kind=read.bit_length(), tokens=read)

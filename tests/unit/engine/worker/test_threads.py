@@ -102,6 +102,20 @@ def test_reading_keeps_threads_that_generation_does_without(cores: int, best: in
     assert threads.counts(512)[1] == best
 
 
+def test_reading_is_tried_on_fewer_threads_after_a_minute_of_its_own() -> None:
+    """Its steps are compared by the token, and counted whole."""
+    threads, now = Threads(2, 2), 0.0
+    for _ in range(200):
+        taken = 0.01 * threads.counts(0)[0]
+        now += taken
+        threads.record(taken, now, processor_s=taken, generated=1, read=0)
+    read_s = 0.0
+    while threads.counts(64)[1] == 2:
+        read_s += 0.5
+        threads.record(0.5, now + read_s, processor_s=0.9, generated=1, read=64)
+    assert read_s == pytest.approx(UNHINDERED_PAUSE_S, abs=5)
+
+
 def test_prompts_are_read_with_all_while_answers_are_generated_with_all() -> None:
     assert Threads(2, 4).counts(0) == (2, 2)
     assert Threads(2, 4).counts(15) == (2, 2)
