@@ -50,7 +50,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     token_file.write_text(f"{TOKEN}\n")
     flags = ("--listen", "127.0.0.1:0", "--tls-cert", made["cert"], "--tls-key", made["key"])
     async with DaemonProcess(tmp_path, "--no-reuse", *flags, "--token-file", str(token_file)) as daemon:
-        (listening,) = [event for event in daemon.log_events() if event["event"] == "listening"]
+        (listening,) = await daemon.told("listening")
         port = int(listening["on"][-1].rpartition(":")[2])
         yield Served(port, made["cert"], str(token_file), shell, daemon)
 

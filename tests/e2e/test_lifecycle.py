@@ -50,7 +50,7 @@ async def test_an_idle_model_stops_when_request_json_or_setting_say_in_this_orde
         await complete(daemon, "plain")
         await daemon.until_state("plain", "downloaded")
         assert daemon.workers() == []
-        told = [event for event in daemon.log_events() if event["event"] == "worker"]
+        told = await daemon.told("worker")
         metrics = await read_metrics(daemon)
 
     assert told

@@ -102,11 +102,10 @@ async def test_what_llama_cpp_wrote_is_kept_and_folded_in_and_each_request_has_i
     assert texts[-1].startswith("jand: ready after")
     assert any("llama" in text for text in texts[1:-1])
     assert not [text for text in texts if text.startswith("<")]
-    folded = [line for line in daemon.log_events() if line["event"] == "worker"]
+    folded = await daemon.told("worker", len(texts) - 2)
     assert {line["model"] for line in folded} == {"tiny"}
     assert not [line for line in folded if "request_id" in line], "a worker outlives who asked for it"
     assert {"debug", "info"} >= {line["level"] for line in folded}
-    assert len(folded) >= len(texts) - 2
 
     os.kill(pid, signal.SIGKILL)
     await daemon.until_state("tiny", "downloaded")

@@ -99,8 +99,8 @@ async def test_start_tells_all_that_is_in_force(daemon: DaemonProcess) -> None:
     ):
         assert said in warned
     assert warned.count("n_threads_batch") == 0, "it was not given"
-    told = [event for event in daemon.log_events() if event["event"] == "model runs with a reservation"]
-    assert len(told) == len(model["details"]["warnings"])
+    warnings = len(model["details"]["warnings"])
+    assert len(await daemon.told("model runs with a reservation", warnings)) == warnings
     await daemon.call("PUT", "/v1/models/tiny/stop")
 
 

@@ -376,7 +376,7 @@ async def test_a_variable_that_jand_toml_binds_is_sent_there(tmp_path: Path, pro
         for model in ("named", "unnamed"):
             assert (await daemon.call("PUT", f"/v1/models/{model}/start"))["state"] == "running"
         shown = await daemon.find("named")
-        told = [line for line in daemon.log_events() if line["event"] == "key goes to the provider"]
+        told = await daemon.told("key goes to the provider", 2)
 
     assert [(line["model"], line["key"]) for line in told] == [
         (model, "the environment variable STAND_IN_KEY") for model in ("named", "unnamed")
@@ -399,7 +399,7 @@ async def test_a_key_of_systemd_and_one_in_the_secrets_folder(tmp_path: Path, pr
             details = (await daemon.find(kind) or {})["details"]
             assert (details["key_from"], details["key_sent_to"]) == (source, provider.origin)
         # Nothing but a JSON that somebody may drop decides where these go, and the log says so.
-        warned = [line for line in daemon.log_events() if line["event"] == "key goes where its JSON says"]
+        warned = await daemon.told("key goes where its JSON says", 2)
         assert [(line["model"], line["to"], line["level"]) for line in warned] == [
             (kind, provider.origin, "warning") for kind in ("file", "credential")
         ]

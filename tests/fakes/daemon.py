@@ -162,7 +162,17 @@ class DaemonProcess:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def log_events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        lines = self.log().splitlines(keepends=True)  # the last one may be half written
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+
+    async def told(self, event: str, count: int = 1) -> list[dict[str, Any]]:
+        """Return the log's lines about *event* as soon as there are *count*: a thread of the daemon writes them, a moment after they are said."""
+
+        def lines() -> list[dict[str, Any]] | None:
+            found = [line for line in self.log_events() if line["event"] == event]
+            return found if len(found) >= count else None
+
+        return await until(lines, what=f"{count} lines about {event!r}") or []
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)

@@ -70,7 +70,7 @@ async def test_a_socket_that_is_removed_is_made_again_with_its_mode(tmp_path: Pa
         async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(daemon.socket))) as session:
             assert (await session.get("http://jand/v1/models")).status == 200
         assert await problems(daemon) == []
-        assert [line["level"] for line in daemon.log_events() if line["event"] == "socket made again"] == ["warning"]
+        assert [line["level"] for line in await daemon.told("socket made again")] == ["warning"]
 
         daemon.signal(signal.SIGTERM)
         assert await daemon.wait() == 0

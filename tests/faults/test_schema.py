@@ -46,7 +46,7 @@ async def test_no_request_made_from_the_description_is_answered_otherwise(tmp_pa
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     environ = {"JAND_LISTEN": "127.0.0.1:0", "JAND_MEMORY_BUDGET": str(2 << 30)}
     async with DaemonProcess(tmp_path / "root", "--no-reuse", environ=environ) as daemon:
-        (listening,) = [event for event in daemon.log_events() if event["event"] == "listening"]
+        (listening,) = await daemon.told("listening")
         command = [
             *(str(Path(sys.executable).with_name("st")), "--config-file", "schemathesis.toml", "run"),
             f"http://{listening['on'][-1]}/openapi.json",

@@ -174,8 +174,8 @@ class Site:
         return error
 
 
-def port_of(daemon: DaemonProcess) -> int:
-    (listening,) = [event for event in daemon.log_events() if event["event"] == "listening"]
+async def port_of(daemon: DaemonProcess) -> int:
+    (listening,) = await daemon.told("listening")
     return next(int(where.rpartition(":")[2]) for where in listening["on"] if not where.startswith("/"))
 
 
@@ -199,7 +199,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
             "JAND_ADOPT": "false",
         }
         async with DaemonProcess(root, "--settle", "0.1", "--no-reuse", environ=environ) as daemon:
-            yield Site(daemon, hub, port_of(daemon), outside)
+            yield Site(daemon, hub, await port_of(daemon), outside)
             assert daemon.workers() == []
             assert not [event for event in daemon.log_events() if "unexpected" in event["event"]]
 
@@ -288,7 +288,7 @@ async def test_a_wider_address_loosens_nothing(tmp_path: Path) -> None:
     """With a token jand may listen everywhere; Host, Origin and token are asked for as before."""
     environ = {"JAND_LISTEN": "0.0.0.0:0", "JAND_TOKEN": TOKEN}
     async with DaemonProcess(tmp_path, environ=environ) as daemon, FakeHub() as hub:
-        wide = Site(daemon, hub, port_of(daemon), tmp_path)
+        wide = Site(daemon, hub, await port_of(daemon), tmp_path)
         assert (await wide.tcp("GET", "/v1/models")).status == 200
         assert (await wide.tcp("GET", "/v1/models", token=None)).status == 401
         for host in ("0.0.0.0", "evil.example", ""):

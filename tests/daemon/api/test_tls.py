@@ -25,7 +25,7 @@ async def test_a_program_that_trusts_the_certificate_is_served_over_tls_alone(tm
     made = await shell.json("service", "certificate", "--root", str(tmp_path), "--name", "box.lan")
     environ = {"JAND_LISTEN": "127.0.0.1:0", "JAND_TLS_CERT": made["cert"], "JAND_TLS_KEY": made["key"]}
     async with DaemonProcess(tmp_path, environ=environ) as daemon:
-        (listening,) = [event for event in daemon.log_events() if event["event"] == "listening"]
+        (listening,) = await daemon.told("listening")
         port = listening["on"][-1].rpartition(":")[2]
         trusting = ssl.create_default_context(cafile=made["cert"])
         async with aiohttp.ClientSession() as session:
