@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from tests.fakes.daemon import DaemonProcess
+from tests.fakes.rights import AS_OTHERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.timeout(60), pytest.mark.needs("setpriv")]
 
 KEY: Final = "sk-this-is-a-key-0123456789"
-AS_OTHERS: Final = (
-    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all") if os.geteuid() == 0 else ()
-)
-"""Takes from root what lets it read everything, and leaves it the owner of the checkout."""
-
 START: Final = (*AS_OTHERS, sys.executable, "-m", "jand")
 
 

@@ -21,6 +21,7 @@ from watchdog.utils import BaseThread
 from jand.library.findings import Tree
 from jand.library.status import Mode
 from tests.fakes.library import NEVER_S, SPEC, add_model, quick, watching
+from tests.fakes.rights import AS_OTHERS
 from tests.fakes.waiting import until
 from tests.fakes.watch_child import child
 
@@ -219,15 +220,11 @@ async def test_no_inotify_instance_left(root: Path, log: Path) -> None:
 
 
 @pytest.mark.needs("setpriv")
-async def test_a_folder_that_may_not_be_read(tmp_path: Path, root: Path, log: Path) -> None:
+async def test_a_folder_that_may_not_be_read(root: Path, log: Path) -> None:
     """W8: it costs no other folder anything, and is watched when its rights are given back."""
     add_model(root / "closed")
-    for path in [tmp_path, *tmp_path.parents]:
-        if path.stat().st_uid == os.getuid() and str(path).startswith("/tmp/"):
-            path.chmod(0o755)
     (root / "closed").chmod(0)
-    user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if os.getuid() == 0 else []
-    async with child(root, *user, log=log) as subject:
+    async with child(root, *AS_OTHERS, log=log) as subject:
         await subject.until(models=["models/first/model.json"], mode="events")
         add_model(root / "third")
         await subject.until(models=["models/first/model.json", "models/third/model.json"])
