@@ -119,6 +119,15 @@ async def focused(page: Page) -> str:
     )
 
 
+async def until_focused(page: Page, name: str) -> None:
+    """Wait until what is called *name* has the focus: the page gives it when it has drawn what a key asked for."""
+
+    async def has_it() -> bool:
+        return await focused(page) == name
+
+    await until(has_it, what=f"the focus on {name}")
+
+
 async def overflowing(page: Page) -> Sequence[str]:
     """Name what is wider than the window and cannot be scrolled by itself."""
     found: Sequence[str] = await page.evaluate(
