@@ -7,7 +7,7 @@ The layers, top to bottom; each may import only what is below it, and a test hol
     lifecycle                         one actor for each model; the only place where its state changes
     library . download . engine       what lies on the disk; what is fetched; what runs. Blind to one another
     model                             what a model is: no I/O but reading a given stream, no asyncio
-    settings . log . tasks . paths . atomic . manual . errors
+    settings . log . tasks . paths . atomic . outflow . manual . errors
 
 What holds everywhere: the models folder is the truth and the registry follows from a scan of it. Each outside thing has one
 door (watchdog: library.watcher; llama_cpp: engine.worker, never the daemon's process; python-daemon: service.detach). Only api knows

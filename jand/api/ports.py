@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    import aiohttp
-
     from jand.download.downloader import Received
     from jand.download.planner import SearchHit
     from jand.lifecycle.events import EventLog, ProblemRecord
@@ -23,27 +21,13 @@ if TYPE_CHECKING:
 
 
 class Upstream(Protocol):
-    """Where a request goes.
-
-    *url* is a bare server that speaks the API by the same paths (`http://worker`), or what stands there for `/v1` (`https://api.openai.com/v1`, an Azure
-    deployment); a query in it is kept. *headers* are added, and *model_id* is the name by which the upstream knows the model. Where there is an *ask*, it is given
-    the request instead and takes care of all that.
-    """
+    """Where a request goes: *ask* puts it, and *model_id* is the name by which the model is known there."""
 
     @property
-    def session(self) -> aiohttp.ClientSession: ...
-
-    @property
-    def url(self) -> str: ...
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
+    def ask(self) -> Ask: ...
 
     @property
     def model_id(self) -> str: ...
-
-    @property
-    def ask(self) -> Ask | None: ...
 
 
 class Kept(Protocol):

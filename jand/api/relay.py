@@ -7,8 +7,6 @@ are passed on, so that what breaks off in the middle of one can still be ended b
 from __future__ import annotations
 
 import asyncio
-import io
-import os
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -16,11 +14,12 @@ import aiohttp
 import structlog
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
-from yarl import URL
 
+from jand import outflow
 from jand.api import sse
 from jand.api.drain import stopping
 from jand.api.errors import encode_error
+from jand.engine.line import CannotConnectError
 from jand.errors import JandError, UpstreamError
 
 if TYPE_CHECKING:
@@ -28,11 +27,9 @@ if TYPE_CHECKING:
     from jand.api.ports import Upstream
     from jand.lifecycle.running import Answer
     from jand.lifecycle.tally import Tally
+    from jand.outflow import Outflow
 
 log = structlog.get_logger(__name__)
-
-TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10)
-"""An answer may take as long as it takes; a connection may not."""
 
 FAILURES: Final = (aiohttp.ClientError, OSError, TimeoutError)
 
@@ -79,10 +76,10 @@ class Relay:
         answer = await self._ask(path, body)
         try:
             response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=self._passed_on(answer))
-            await response.prepare(self._request)
             if answer.content_type == EVENT_STREAM:
                 await self._pass_events(answer, response)
             else:
+                await response.prepare(self._request)
                 await self._pass_bytes(answer, response)
         finally:
             # Whoever leaves before the end leaves a connection that no other request can use.
@@ -93,36 +90,26 @@ class Relay:
         return response
 
     async def _ask(self, path: str, body: bytes) -> Answer:
-        headers = {
+        headers: dict[str, str] = {
             hdrs.CONTENT_TYPE: "application/json",
             hdrs.ACCEPT: self._request.headers.get(hdrs.ACCEPT, "*/*"),
             hdrs.ACCEPT_ENCODING: "identity",
-            **self._upstream.headers,
         }
-        if self._upstream.ask is not None:
-            return await self._upstream.ask(path, body, headers)
         try:
-            answer = await self._upstream.session.post(
-                target(self._upstream.url, path),
-                data=io.BytesIO(body),
-                headers=headers,
-                timeout=TIMEOUT,
-                allow_redirects=False,
-            )
-        except (*FAILURES, RuntimeError) as error:
-            # A RuntimeError says that the session was closed: the model was stopped before our first byte.
+            answer = await self._upstream.ask(path, body, headers)
+        except FAILURES as error:
             raise self._failure("cannot reach", error) from error
         if 300 <= answer.status < 400:
             answer.close()
-            message = f'cannot use "{self._model}": what should answer sends us elsewhere (status {answer.status})'
-            raise UpstreamError(message, hint="correct the origin in its JSON")
+            raise UpstreamError(
+                f'cannot use "{self._model}": what should answer sends us elsewhere (status {answer.status})'
+            )
         return answer
 
     def _passed_on(self, answer: Answer) -> CIMultiDict[str]:
         """Return the headers of the answer that are meant for the client."""
         named = {name.strip().lower() for name in answer.headers.get(hdrs.CONNECTION, "").split(",")}
-        unpacked = {"content-encoding", "content-length"} if self._is_unpacked(answer) else set()
-        dropped = HOP_BY_HOP | OURS | named | unpacked
+        dropped = HOP_BY_HOP | OURS | named
         headers = CIMultiDict(
             (name, value)
             for name, value in answer.headers.items()
@@ -134,35 +121,25 @@ class Relay:
                 headers.setdefault(name, value)
         return headers
 
-    def _is_unpacked(self, answer: Answer) -> bool:
-        return self._upstream.session.auto_decompress and hdrs.CONTENT_ENCODING in answer.headers
-
     async def _pass_bytes(self, answer: Answer, response: web.StreamResponse) -> None:
         while chunk := await self._next(answer):
             await response.write(chunk)
         await response.write_eof()
 
     async def _pass_events(self, answer: Answer, response: web.StreamResponse) -> None:
-        held = b""
-        between = True
+        events = Events(await outflow.begin(self._request, response))
         try:
-            while chunk := await self._next(answer):
-                held += chunk
-                if held.endswith(sse.ENDS) or len(held) > MAX_HELD:
-                    whole, held = held, b""
-                else:
-                    whole, held = sse.split_whole(held)
-                if whole:
-                    between = whole.endswith(sse.ENDS)
-                    await response.write(whole)
-            if held:
-                await response.write(held)
+            events.write(await self._next(answer))
+            await answer.content.pour(events)
+            events.end()
         except UpstreamError as error:
-            await self._end_with(error, response, between=between)
+            await self._end_with(error, response, between=events.between)
+        except FAILURES as error:
+            await self._end_with(self._failure("cannot go on with", error), response, between=events.between)
         except asyncio.CancelledError:
             if not self._drain.was_cut():
                 raise
-            await self._end_with(stopping(), response, between=between)
+            await self._end_with(stopping(), response, between=events.between)
         await response.write_eof()
 
     async def _end_with(self, error: JandError, response: web.StreamResponse, *, between: bool) -> None:
@@ -191,19 +168,43 @@ class Relay:
         return UpstreamError(message, hint=f"see its error: jand show {self._model}")
 
 
+class Events:
+    """Takes a stream in pieces of any size and passes on whole events; *between* says whether the last one that was passed on was whole."""
+
+    def __init__(self, out: Outflow) -> None:
+        self.between = True
+        self._out = out
+        self._held = b""
+
+    @property
+    def is_full(self) -> bool:
+        return self._out.is_full
+
+    def write(self, piece: bytes) -> None:
+        held = self._held + piece if self._held else piece
+        if held.endswith(sse.ENDS) or len(held) > MAX_HELD:
+            whole, self._held = held, b""
+        else:
+            whole, self._held = sse.split_whole(held)
+        if whole:
+            self.between = whole.endswith(sse.ENDS)
+            self._out.write(whole)
+
+    def end(self) -> None:
+        """Pass on what is left, which no empty line follows."""
+        if self._held:
+            self._out.write(self._held)
+
+    async def drained(self) -> None:
+        await self._out.drained()
+
+
 def find_cause(error: BaseException) -> str:
     """Say what happened, without addresses or anything else that the foreign error may carry."""
     match error:
         case TimeoutError():
             return "did not answer in time"
-        case aiohttp.ClientConnectorError():
-            return f"cannot be reached ({os.strerror(error.os_error.errno or 0)})"
+        case CannotConnectError():
+            return f"cannot be reached ({error})"
         case _:
             return "closed the connection"
-
-
-def target(url: str, path: str) -> URL:
-    """Return where *path* of our API is at *url*: a bare server speaks the API as we do, a url with a path of its own stands for `/v1`. Its query stays."""
-    base = URL(url, encoded=True)
-    before = base.raw_path.rstrip("/")
-    return base.with_path(before + path.removeprefix("/v1") if before else path, encoded=True, keep_query=True)

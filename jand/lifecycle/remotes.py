@@ -93,8 +93,7 @@ class RemoteRunning:
         self._provider = provider
         self._checked_in_s = checked_in_s
         self._since = time.time()
-        url = str(provider.endpoint.base.origin())
-        self._upstream = Upstream(provider.session, url, {}, model_id, ask=provider.ask)
+        self._upstream = Upstream(provider.ask, model_id)
 
     @property
     def upstream(self) -> Upstream:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    import aiohttp
     from multidict import CIMultiDict, CIMultiDictProxy
 
     from jand.library.findings import Found
     from jand.model.spec import Spec
+    from jand.outflow import Taker
 
 
 class Body(Protocol):
@@ -23,6 +23,9 @@ class Body(Protocol):
 
     async def readany(self) -> bytes:
         """Return the next piece, as soon as it is there; empty at the end."""
+
+    async def pour(self, taker: Taker, /) -> None:
+        """Give *taker* all that is still to come, as it comes. Raises as `readany` does."""
 
     def at_eof(self) -> bool: ...
 
@@ -51,20 +54,20 @@ class Answer(Protocol):
 
 
 class Ask(Protocol):
-    """Puts a request to a model that is not asked by a plain POST: path of the API, body, headers. Raises JandError where there is no answer to pass on."""
+    """Puts a request to a running model: path of the API, body, headers.
+
+    Raises OSError or aiohttp's ClientError where its worker does not answer, JandError where a provider gives nothing to pass on.
+    """
 
     def __call__(self, path: str, body: bytes, headers: Mapping[str, str], /) -> Awaitable[Answer]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where a request to a running model goes: the relay adds the API's path to *url* and *headers* to its own, or leaves all that to *ask* where there is one."""
+    """Where a request to a running model goes; *model_id* is the name by which it is known there."""
 
-    session: aiohttp.ClientSession
-    url: str
-    headers: Mapping[str, str]
+    ask: Ask
     model_id: str
-    ask: Ask | None = None
 
 
 class Running(Protocol):

@@ -8,11 +8,11 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import aiohttp
 import structlog
 
 from jand.engine import process
 from jand.engine.bytecode import compile_worker
+from jand.engine.line import WorkerClient
 from jand.engine.protocol import HEARTBEAT_S, WorkerConfig
 from jand.errors import JandError
 from jand.library.findings import Role
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from jand.model.spec import Spec
 
 log = structlog.get_logger(__name__)
-
-CONNECT_TIMEOUT_S: Final = 10.0
-"""A worker's socket is local: one that takes longer to accept is hung."""
 
 HANG_TIMEOUT_S: Final = process.SILENT_BEATS * HEARTBEAT_S
 
@@ -124,10 +121,8 @@ class LocalRunning:
         self._meter = meter
         self._loaded_in_s = loaded_in_s
         self._since = time.time()
-        connector = aiohttp.UnixConnector(str(worker.socket), limit=0)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
-        session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
-        self._upstream = Upstream(session, "http://worker/v1", {}, model_id)
+        self._client = WorkerClient(str(worker.socket))
+        self._upstream = Upstream(self._client.ask, model_id)
 
     @property
     def pid(self) -> int:
@@ -172,7 +167,7 @@ class LocalRunning:
 
     async def close(self) -> None:
         self._meter.ended()
-        await self._upstream.session.close()
+        self._client.close()
 
 
 class _MachineSection:

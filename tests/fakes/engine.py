@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jand.lifecycle.running import Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import aiohttp
+    from collections.abc import Callable, Mapping
 
     from jand.library.findings import Found
     from jand.model.spec import Spec
+
+
+async def _nobody(path: str, body: bytes, headers: Mapping[str, str]) -> NoReturn:
+    raise ConnectionRefusedError("nothing runs here")
 
 
 class FakeEngine:
@@ -62,7 +64,7 @@ class FakeRunning:
         self.closed = False
         self._engine = engine
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._upstream = Upstream(cast("aiohttp.ClientSession", None), "http://fake/v1", {}, model_id)
+        self._upstream = Upstream(_nobody, model_id)
 
     @property
     def upstream(self) -> Upstream:

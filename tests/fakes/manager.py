@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 from typing_extensions import override
 
 from jand.download.downloader import Received
 from jand.download.plan import Plan
+from jand.engine.line import WorkerClient
 from jand.errors import JandError, ModelExistsError, ModelNotFoundError
 from jand.lifecycle.events import EventLog, ProblemRecord
 from jand.lifecycle.intake import Preview
@@ -83,15 +83,13 @@ class FakeManager:
         self.plan = Plan()
         self.catalog: list[Offer] = []
         self.hits: list[SearchHit] = []
-        self.upstream_url = "http://worker"
-        self.upstream_headers: dict[str, str] = {}
         self.upstream_name: str | None = None
         self.hold = asyncio.Event()
         self.hold.set()
         self._records: dict[str, Record] = {}
         self._problems: list[ProblemRecord] = []
         self._refusals: dict[str, BaseException] = {}
-        self._session: aiohttp.ClientSession | None = None
+        self._worker: WorkerClient | None = None
 
     # What a test does.
 
@@ -118,15 +116,14 @@ class FakeManager:
         self.events.publish("problem.found", problem)
         return problem
 
-    def serve_with(self, socket: Path, *, auto_decompress: bool = False) -> None:
+    def serve_with(self, socket: Path) -> None:
         """Let every model be served by what listens on *socket*."""
-        connector = aiohttp.UnixConnector(str(socket), limit=0)
-        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=auto_decompress)
+        self._worker = WorkerClient(str(socket))
 
     async def close(self) -> None:
         self.events.close()
-        if self._session is not None:
-            await self._session.close()
+        if self._worker is not None:
+            self._worker.close()
 
     # What the API asks.
 
@@ -247,11 +244,11 @@ class FakeManager:
         record = self.get(model_id)
         self._asked("use", record.id, keep_alive_s=keep_alive_s)
         await self.hold.wait()
-        if self._session is None:
+        if self._worker is None:
             raise JandError("no upstream in this test")
         self.in_flight += 1
         try:
-            yield Upstream(self._session, self.upstream_url, self.upstream_headers, self.upstream_name or record.id)
+            yield Upstream(self._worker.ask, self.upstream_name or record.id)
         finally:
             self.in_flight -= 1
 

@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 from multidict import CIMultiDict
 
+from jand import outflow
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from jand.outflow import Taker
 
 MAX_ERROR: Final = 1 << 20
 """Bytes of an error that are read; what is larger is none that a client could use."""
@@ -112,6 +116,9 @@ class StreamedAnswer:
                 return passed
         return self._blotter.rest()
 
+    async def pour(self, taker: Taker) -> None:
+        await outflow.pour(self.readany, taker)
+
     def at_eof(self) -> bool:
         return self._response.content.at_eof() and not self._blotter.holds
 
@@ -151,6 +158,9 @@ class WholeAnswer:
     async def readany(self) -> bytes:
         body, self._body = self._body, b""
         return body
+
+    async def pour(self, taker: Taker) -> None:
+        await outflow.pour(self.readany, taker)
 
     def at_eof(self) -> bool:
         return not self._body
