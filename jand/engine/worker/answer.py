@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jand.engine.worker.media import Picture
     from jand.engine.worker.sampling import Sampling
 
@@ -104,5 +105,20 @@ class Answer:
     number: int = field(default_factory=lambda: next(_numbers))
     cancelled: bool = False
     """Set when nobody wants the answer any more; the engine looks between two steps."""
-    deltas: asyncio.Queue[Delta] = field(default_factory=asyncio.Queue)
     queued_at: float = field(default_factory=time.monotonic)
+    _unheard: list[Delta] = field(default_factory=list)
+    _listener: Callable[[Delta], None] | None = None
+
+    def listen(self, listener: Callable[[Delta], None]) -> None:
+        """Let *listener*, which must not raise, have every delta: those that have come now, the others as they come."""
+        self._listener = listener
+        for delta in self._unheard:
+            listener(delta)
+        self._unheard.clear()
+
+    def hear(self, delta: Delta) -> None:
+        """Take *delta* on the event loop."""
+        if self._listener is None:
+            self._unheard.append(delta)
+        else:
+            self._listener(delta)

@@ -45,7 +45,7 @@ class Delivery:
         self._told = False  # before the last look: what comes after it is told anew
         while self._unheard:
             for answer, delta in self._unheard.popleft():
-                answer.deltas.put_nowait(delta)
+                answer.hear(delta)
 
 
 def settle_on(loop: asyncio.AbstractEventLoop) -> Any:

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from jand import outflow
 from jand.engine.worker import streaming, wire
 from jand.errors import BadRequestError, EngineError, JandError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from jand.engine.worker.answer import Answer, Delta, TokenLogprob
     from jand.engine.worker.embeddings import Embeddings
     from jand.engine.worker.service import Completion, Service
+    from jand.engine.worker.streaming import Pages
     from jand.engine.worker.turns import Turns
 
 BODY_BYTES: Final = 64 << 20
@@ -104,9 +106,8 @@ class Routes:
         responding = await self._service.respond(await request.read())
         try:
             if responding.stream:
-                return await _send(request, responding.answers, lambda at: streaming.response_pages(responding, at))
-            async for _ in streaming.response_events(responding, streaming.merge(responding.answers)):
-                pass
+                return await _send(request, responding.answers, streaming.ResponsePages(responding))
+            await _collect(responding.answers, lambda _, delta: streaming.response_events(responding, delta))
             return web.json_response(responding.shape.response)
         finally:
             self._service.cancel(responding)
@@ -161,49 +162,62 @@ class Routes:
         """Answer with *completion*; however this ends, a client that went away included, nothing goes on being generated for it."""
         try:
             if completion.stream:
-                return await _send(request, completion.answers, lambda at: streaming.pages(completion, at))
+                return await _send(request, completion.answers, streaming.CompletionPages(completion))
             return await self._whole(completion)
         finally:
             self._service.cancel(completion)
 
     async def _whole(self, completion: Completion) -> web.Response:
-        choices = [await self._gather(completion, index, answer) for index, answer in enumerate(completion.answers)]
+        texts: list[list[str]] = [[] for _ in completion.answers]
+        logprobs: list[list[TokenLogprob]] = [[] for _ in completion.answers]
+        finishes = [""] * len(completion.answers)
+
+        def take(index: int, delta: Delta) -> None:
+            texts[index].append(delta.text)
+            logprobs[index].extend(delta.logprobs)
+            finishes[index] = delta.finish or ""
+
+        await _collect(completion.answers, take)
+        choices = [
+            completion.shape.choice(index, "".join(text), logprob if completion.wants_logprobs else None, finish)
+            for index, (text, logprob, finish) in enumerate(zip(texts, logprobs, finishes, strict=True))
+        ]
         usages = [answer.usage for answer in completion.answers]
         return web.json_response(
             completion.shape.whole(choices, wire.usage_of(usages, completion.choices), usages[0].timings())
         )
 
-    async def _gather(self, completion: Completion, index: int, answer: Answer) -> dict[str, object]:
-        texts: list[str] = []
-        logprobs: list[TokenLogprob] = []
-        while True:
-            delta = await answer.deltas.get()
-            if delta.error is not None:
-                raise delta.error
-            texts.append(delta.text)
-            logprobs.extend(delta.logprobs)
-            if delta.finish is not None:
-                return completion.shape.choice(
-                    index, "".join(texts), logprobs if completion.wants_logprobs else None, delta.finish
-                )
+
+async def _collect(answers: tuple[Answer, ...], take: Callable[[int, Delta], object]) -> None:
+    """Give *take* every delta of *answers*, to the end of all; raises the error of one."""
+    going = len(answers)
+
+    def hear(index: int, delta: Delta) -> bool:
+        nonlocal going
+        if delta.error is not None:
+            raise delta.error
+        take(index, delta)
+        going -= delta.finish is not None
+        return not going
+
+    await streaming.News(answers).each(hear)
 
 
-async def _send(
-    request: web.Request,
-    answers: tuple[Answer, ...],
-    pages: Callable[[AsyncIterator[tuple[int, Delta]]], AsyncIterator[bytes]],
-) -> web.StreamResponse:
+async def _send(request: web.Request, answers: tuple[Answer, ...], pages: Pages) -> web.StreamResponse:
     """Send events; headers wait for the first token, so that an error before it still has its status."""
-    events = streaming.merge(answers)
-    first = await anext(events)
-    if first[1].error is not None:
-        raise first[1].error
+    news = streaming.News(answers)
+    await news.first()
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     )
-    await response.prepare(request)
     with contextlib.suppress(ConnectionError):
-        async for page in pages(streaming.chain(first, events)):
-            await response.write(page)
+        out = await outflow.begin(request, response)
+
+        def hear(index: int, delta: Delta) -> bool:
+            if page := pages.page(index, delta):
+                out.write(page)
+            return pages.ended
+
+        await news.each(hear)
         await response.write_eof()
     return response

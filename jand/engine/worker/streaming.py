@@ -1,112 +1,144 @@
-"""From the deltas of answers to the bytes of a stream of events, a piece for each step of the engine."""
+"""From the deltas of answers to the bytes of a stream of events. All of it runs in the turn of the loop in which the news come: no task wakes up for a token."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Protocol
 
 from jand.engine.worker import wire
 from jand.errors import EngineError, JandError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Callable
 
     from jand.engine.worker.answer import Answer, Delta
     from jand.engine.worker.response import Event
     from jand.engine.worker.service import Completion, Responding
 
 
-async def pages(completion: Completion, events: AsyncIterator[tuple[int, Delta]]) -> AsyncIterator[bytes]:
-    """Yield a stream's bytes, up to [DONE]; an error in the middle is the last event."""
-    begun: set[int] = set()
-    async for index, news in events:
-        if news.error is not None:
-            yield wire.event(wire.error_body(_told(news.error)))
-            return
-        yield _events_of(completion, index, news, begun)
-    closing = b""
-    if completion.include_usage:
-        usages = [answer.usage for answer in completion.answers]
-        closing = wire.event(completion.shape.closing(wire.usage_of(usages, completion.choices), usages[0].timings()))
-    yield closing + wire.DONE
+class News:
+    """The deltas of *answers*, in the order in which they come; one task at a time may wait."""
+
+    def __init__(self, answers: tuple[Answer, ...]) -> None:
+        self._held: list[tuple[int, Delta]] = []
+        self._take: Callable[[int, Delta], bool] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        for index, answer in enumerate(answers):
+            answer.listen(functools.partial(self._hear, index))
+
+    async def first(self) -> None:
+        """Return when the first delta has come, which `each` will give; raises its error, where it is one."""
+        if not self._held:
+            await self._wait()
+        if (error := self._held[0][1].error) is not None:
+            raise error
+
+    async def each(self, take: Callable[[int, Delta], bool]) -> None:
+        """Give *take* the index of the answer and the delta, for each that has come or comes, until it returns true. What it raises comes out here."""
+        for index, delta in self._held:
+            if take(index, delta):
+                return
+        self._held.clear()
+        self._take = take
+        await self._wait()
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def _hear(self, index: int, delta: Delta) -> None:
+        waiter = self._waiter
+        if self._take is None:
+            self._held.append((index, delta))
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+        elif waiter is not None and not waiter.done():
+            try:
+                if self._take(index, delta):
+                    waiter.set_result(None)
+            except Exception as error:
+                waiter.set_exception(error)
 
 
-def _events_of(completion: Completion, index: int, delta: Delta, begun: set[int]) -> bytes:
-    shape, data = completion.shape, b""
-    if index not in begun:
-        begun.add(index)
-        if (first := shape.first(index)) is not None:
-            data += wire.event(first)
-    plain = None if delta.logprobs or not delta.text else shape.text_event(index, delta.text)
-    if plain is not None:
-        data += plain
-    elif delta.text or delta.logprobs:
-        for chunk in shape.delta(index, delta.text, delta.logprobs if completion.wants_logprobs else None):
-            data += wire.event(chunk)
-    if delta.finish is not None:
-        for chunk in shape.last(index, delta.finish):
-            data += wire.event(chunk)
-    return data
+class Pages(Protocol):
+    """Makes the bytes of one stream; *ended* is true when its last ones are made."""
+
+    ended: bool
+
+    def page(self, index: int, delta: Delta) -> bytes:
+        """Return what *delta* adds, which may be nothing."""
 
 
-async def response_pages(responding: Responding, events: AsyncIterator[tuple[int, Delta]]) -> AsyncIterator[bytes]:
-    """Yield the bytes of a response's stream: OpenAI names each event's type before it, and there is no [DONE]."""
-    yield _named(responding.shape.begin())
-    try:
-        async for made in response_events(responding, events):
-            yield _named(made)
-    except Exception as error:
-        yield _named(responding.shape.fail(_told(error).message))
+class CompletionPages:
+    """OpenAI's chunks up to [DONE]; an error in the middle is the last event."""
+
+    def __init__(self, completion: Completion) -> None:
+        self.ended = False
+        self._completion = completion
+        self._shape = completion.shape
+        self._begun: set[int] = set()
+        self._going = len(completion.answers)
+
+    def page(self, index: int, delta: Delta) -> bytes:
+        if delta.error is not None:
+            self.ended = True
+            return wire.event(wire.error_body(_told(delta.error)))
+        data = b"" if index in self._begun else self._begin(index)
+        plain = None if delta.logprobs or not delta.text else self._shape.text_event(index, delta.text)
+        if plain is not None:
+            data += plain
+        elif delta.text or delta.logprobs:
+            logprobs = delta.logprobs if self._completion.wants_logprobs else None
+            for chunk in self._shape.delta(index, delta.text, logprobs):
+                data += wire.event(chunk)
+        return data if delta.finish is None else data + self._end(index, delta.finish)
+
+    def _begin(self, index: int) -> bytes:
+        self._begun.add(index)
+        first = self._shape.first(index)
+        return b"" if first is None else wire.event(first)
+
+    def _end(self, index: int, finish: str) -> bytes:
+        data = b"".join(wire.event(chunk) for chunk in self._shape.last(index, finish))
+        self._going -= 1
+        if self._going:
+            return data
+        self.ended = True
+        if self._completion.include_usage:
+            usages = [answer.usage for answer in self._completion.answers]
+            usage = wire.usage_of(usages, self._completion.choices)
+            data += wire.event(self._shape.closing(usage, usages[0].timings()))
+        return data + wire.DONE
 
 
-async def response_events(
-    responding: Responding, events: AsyncIterator[tuple[int, Delta]]
-) -> AsyncIterator[list[Event]]:
-    """Yield a response's own events for each delta; raises the error of the answer."""
+class ResponsePages:
+    """A response's events: OpenAI names each one's type before it, and there is no [DONE]."""
+
+    def __init__(self, responding: Responding) -> None:
+        self.ended = False
+        self._responding = responding
+        self._begun = False
+
+    def page(self, index: int, delta: Delta) -> bytes:
+        made = [] if self._begun else self._responding.shape.begin()
+        self._begun = True
+        if delta.error is None:
+            made += response_events(self._responding, delta)
+        else:
+            made += self._responding.shape.fail(_told(delta.error).message)
+        self.ended = delta.error is not None or delta.finish is not None
+        return b"".join(f"event: {event['type']}\n".encode() + wire.event(event) for event in made)
+
+
+def response_events(responding: Responding, delta: Delta) -> list[Event]:
+    """Return a response's own events for *delta*, which is no error."""
     usage = responding.answers[0].usage
-    async for _, news in events:
-        if news.error is not None:
-            raise news.error
-        made = responding.shape.feed(news.text)
-        if news.finish is not None:
-            made += responding.shape.end(news.finish, wire.usage_of([usage], 1), usage.timings())
-        yield made
-
-
-def _named(events: list[Event]) -> bytes:
-    return b"".join(f"event: {event['type']}\n".encode() + wire.event(event) for event in events)
+    made = responding.shape.feed(delta.text)
+    if delta.finish is not None:
+        made += responding.shape.end(delta.finish, wire.usage_of([usage], 1), usage.timings())
+    return made
 
 
 def _told(error: Exception) -> JandError:
     return error if isinstance(error, JandError) else EngineError("cannot finish the answer")
-
-
-async def chain(first: tuple[int, Delta], rest: AsyncIterator[tuple[int, Delta]]) -> AsyncIterator[tuple[int, Delta]]:
-    yield first
-    async for each in rest:
-        yield each
-
-
-async def merge(answers: tuple[Answer, ...]) -> AsyncIterator[tuple[int, Delta]]:
-    """Yield the deltas of all *answers* as they come; ends after the last one's last, or after an error."""
-    if len(answers) == 1:
-        while True:
-            delta = await answers[0].deltas.get()
-            yield 0, delta
-            if delta.finish is not None or delta.error is not None:
-                return
-    waiting = {asyncio.ensure_future(answer.deltas.get()): (index, answer) for index, answer in enumerate(answers)}
-    try:
-        while waiting:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for future in done:
-                index, answer = waiting.pop(future)
-                delta = future.result()
-                yield index, delta
-                if delta.error is not None:
-                    return
-                if delta.finish is None:
-                    waiting[asyncio.ensure_future(answer.deltas.get())] = (index, answer)
-    finally:
-        for future in waiting:
-            future.cancel()
