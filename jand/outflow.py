@@ -56,11 +56,25 @@ class Outflow:
         """Whether to wait for `drained` before more is written."""
         return self._transport is not None and self._transport.get_write_buffer_size() > FULL
 
+    @property
+    def descriptor(self) -> int | None:
+        """The number of the socket that all of what comes now may be written to; None where there is none, or something waits before it."""
+        if self._transport is None or self._transport.is_closing() or self._transport.get_write_buffer_size():
+            return None
+        found = self._transport.get_extra_info("socket")
+        return None if found is None or self._transport.get_extra_info("sslcontext") else int(found.fileno())
+
+    def frame(self, piece: bytes) -> bytes:
+        """Return *piece*, which is not empty, as it goes over the wire."""
+        return b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece
+
     def write(self, piece: bytes) -> None:
         """Send *piece*, which is not empty. Once the client has gone nothing happens: aiohttp cancels its handler then."""
-        if self._transport is None or self._transport.is_closing():
-            return
-        self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+        self.write_framed(self.frame(piece))
+
+    def write_framed(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     async def drained(self) -> None:
         """Return when the client has taken most of what was written, or has gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -98,7 +99,7 @@ class Delta:
 
 @dataclass(eq=False, slots=True)
 class Answer:
-    """Made and read on the event loop; the engine's thread reads *wanted*, writes *usage*, and hands over deltas by `Engine`'s delivery."""
+    """Made on the event loop; the engine's thread reads *wanted*, writes *usage*, and tells deltas. Listeners and senders must not raise."""
 
     wanted: Wanted
     usage: Usage = field(default_factory=Usage)
@@ -106,19 +107,38 @@ class Answer:
     cancelled: bool = False
     """Set when nobody wants the answer any more; the engine looks between two steps."""
     queued_at: float = field(default_factory=time.monotonic)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _unheard: list[Delta] = field(default_factory=list)
     _listener: Callable[[Delta], None] | None = None
+    _sender: Callable[[Delta], None] | None = None
+
+    def tell(self, delta: Delta) -> bool:
+        """Take *delta* on the engine's thread; false where the event loop must `hear` of it."""
+        with self._lock:
+            if self._sender is not None:
+                self._sender(delta)
+                return True
+            self._unheard.append(delta)
+            return False
+
+    def hear(self) -> None:
+        """Give the listener what has come, on the event loop."""
+        if self._listener is not None:
+            with self._lock:
+                unheard, self._unheard = self._unheard, []
+            for delta in unheard:
+                self._listener(delta)
 
     def listen(self, listener: Callable[[Delta], None]) -> None:
-        """Let *listener*, which must not raise, have every delta: those that have come now, the others as they come."""
+        """Let *listener* have every delta on the event loop: those that have come now, the others as they come."""
         self._listener = listener
-        for delta in self._unheard:
-            listener(delta)
-        self._unheard.clear()
+        self.hear()
 
-    def hear(self, delta: Delta) -> None:
-        """Take *delta* on the event loop."""
-        if self._listener is None:
-            self._unheard.append(delta)
-        else:
-            self._listener(delta)
+    def send_by(self, sender: Callable[[Delta], None] | None) -> None:
+        """Let *sender* have every further delta on the engine's thread, after the listener has had all before; None lets the listener have them again."""
+        while True:
+            self.hear()
+            with self._lock:
+                if not self._unheard:
+                    self._sender = sender
+                    return

@@ -25,7 +25,7 @@ class Delivery:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._unheard: deque[News] = deque()
+        self._unheard: deque[Answer] = deque()
         self._told = False
         self._reading, self._writing = os.pipe()
         for end in (self._reading, self._writing):
@@ -35,8 +35,10 @@ class Delivery:
 
     def __call__(self, news: News) -> None:
         """Hand *news* over; on any thread but the loop's."""
-        self._unheard.append(news)
-        if not self._told:
+        for answer, delta in news:
+            if not answer.tell(delta):
+                self._unheard.append(answer)
+        if self._unheard and not self._told:
             self._told = True
             self._write(self._writing, b"\0", 1)
 
@@ -44,8 +46,7 @@ class Delivery:
         os.read(self._reading, 64)
         self._told = False  # before the last look: what comes after it is told anew
         while self._unheard:
-            for answer, delta in self._unheard.popleft():
-                answer.hear(delta)
+            self._unheard.popleft().hear()
 
 
 def settle_on(loop: asyncio.AbstractEventLoop) -> Any:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from jand import outflow
 from jand.engine.worker import streaming, wire
+from jand.engine.worker.straight import Straight
 from jand.errors import BadRequestError, EngineError, JandError
 
 if TYPE_CHECKING:
@@ -211,13 +212,13 @@ async def _send(request: web.Request, answers: tuple[Answer, ...], pages: Pages)
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     )
     with contextlib.suppress(ConnectionError):
-        out = await outflow.begin(request, response)
+        with Straight(await outflow.begin(request, response)) as out:
 
-        def hear(index: int, delta: Delta) -> bool:
-            if page := pages.page(index, delta):
-                out.write(page)
-            return pages.ended
+            def hear(index: int, delta: Delta) -> bool:
+                if page := pages.page(index, delta):
+                    out.write(page)
+                return pages.ended
 
-        await news.each(hear)
+            await (news.straight(hear) if len(answers) == 1 else news.each(hear))
         await response.write_eof()
     return response

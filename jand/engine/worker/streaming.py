@@ -21,6 +21,7 @@ class News:
     """The deltas of *answers*, in the order in which they come; one task at a time may wait."""
 
     def __init__(self, answers: tuple[Answer, ...]) -> None:
+        self._answers = answers
         self._held: list[tuple[int, Delta]] = []
         self._take: Callable[[int, Delta], bool] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -43,6 +44,35 @@ class News:
         self._take = take
         await self._wait()
 
+    async def straight(self, take: Callable[[int, Delta], bool]) -> None:
+        """Do as `each` for a single answer, but on the engine's thread from now on, which no other thread has to wake up for."""
+        loop = asyncio.get_running_loop()
+
+        def send(delta: Delta) -> None:
+            waiter = self._waiter
+            if waiter is None or waiter.done():
+                return
+            try:
+                ended = take(0, delta)
+            except Exception as error:
+                loop.call_soon_threadsafe(_end, waiter, error)
+            else:
+                if ended:
+                    loop.call_soon_threadsafe(_end, waiter, None)
+
+        for index, delta in self._held:
+            if take(index, delta):
+                return
+        self._held.clear()
+        self._take = take
+        (answer,) = self._answers
+        self._waiter = loop.create_future()
+        answer.send_by(send)
+        try:
+            await self._waiter
+        finally:
+            answer.send_by(None)
+
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
         await self._waiter
@@ -51,14 +81,23 @@ class News:
         waiter = self._waiter
         if self._take is None:
             self._held.append((index, delta))
-            if waiter is not None and not waiter.done():
-                waiter.set_result(None)
+            if waiter is not None:
+                _end(waiter, None)
         elif waiter is not None and not waiter.done():
             try:
                 if self._take(index, delta):
-                    waiter.set_result(None)
+                    _end(waiter, None)
             except Exception as error:
-                waiter.set_exception(error)
+                _end(waiter, error)
+
+
+def _end(waiter: asyncio.Future[None], error: Exception | None) -> None:
+    if waiter.done():
+        return
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(error)
 
 
 class Pages(Protocol):
