@@ -6,12 +6,17 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from jand.errors import QueueFullError, ShuttingDownError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+TOGETHER_S: Final = 0.03
+"""How long a first request waits, at most, for others that came with it: templates and tokens of eight take about as long."""
+NEXT_S: Final = 0.002
+"""How long after the last of several another one may come; one that is alone does not wait."""
 
 
 @dataclass(slots=True)
@@ -83,6 +88,7 @@ class Turns:
         with self.changed:
             self.check_open((), 0, 1)
             self._promised += 1
+            self.changed.notify()
         try:
             yield
         finally:
@@ -119,9 +125,22 @@ class Turns:
 
     def _wait_for_work(self) -> bool:
         with self.changed:
+            idle = False
             while not self.active and not self.queued:
                 if self._closing and (self.forced or not self._promised):
                     return False
                 self.changed.wait()
                 self.stepped_at = time.monotonic()
+                idle = True
+            if idle:
+                self._let_others_come()
             return True
+
+    def _let_others_come(self) -> None:
+        """Wait a moment for requests that are on their way beside the first: read together they are all answered sooner than one after the other."""
+        until = time.monotonic() + TOGETHER_S
+        while (left := until - time.monotonic()) > 0 and not self._closing:
+            if self._promised:
+                self.changed.wait(left)
+            elif self.queued < 2 or not self.changed.wait(NEXT_S):
+                return
