@@ -1,4 +1,4 @@
-"""From the engine's thread to the event loop: one wake-up for all that a step has brought."""
+"""From the engine's thread to whom an answer is for: at once, or by one wake-up of the event loop for all that a step has brought."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ if TYPE_CHECKING:
     from jand.engine.worker.answer import Answer, Delta
     from jand.engine.worker.embedder import Job
 
-    News = list[tuple[Answer, Delta]]
-
 
 class Delivery:
-    """Brings news to *loop*, which wakes up by a pipe.
+    """Tells answers their deltas; *loop* wakes up by a pipe for those who hear there.
 
     `loop.call_soon_threadsafe` lets go of the interpreter while it writes to the loop's own: the loop takes it, makes text of all the news, and the engine, which has nothing left to do
     but to begin the next step, waits for that (0.3 ms with eight answers). This writes with the interpreter in hand.
@@ -33,11 +31,12 @@ class Delivery:
         self._write: Callable[[int, bytes, int], int] = ctypes.PyDLL(None).write
         loop.call_soon_threadsafe(loop.add_reader, self._reading, self._take)
 
-    def __call__(self, news: News) -> None:
-        """Hand *news* over; on any thread but the loop's."""
-        for answer, delta in news:
-            if not answer.tell(delta):
-                self._unheard.append(answer)
+    def __call__(self, answer: Answer, delta: Delta) -> None:
+        """Tell *answer*, on any thread but the loop's; where the loop must hear of it, after `flush`."""
+        if not answer.tell(delta):
+            self._unheard.append(answer)
+
+    def flush(self) -> None:
         if self._unheard and not self._told:
             self._told = True
             self._write(self._writing, b"\0", 1)

@@ -1,7 +1,7 @@
 """Continuous batching: all answers are made at once, a token each per step, on the thread that owns the context.
 
 A step first takes one token of every answer being generated, then parts of prompts being read, no more than keeps the others flowing; decodes the batch; chooses
-the next tokens; hands all new text to the event loop in one call. The memory of a whole conversation belongs to each slot, so an answer that has
+the next tokens, and tells each answer of its own. The memory of a whole conversation belongs to each slot, so an answer that has
 begun never lacks room. What fails, fails one answer: only an error of the decode itself ends all that were in it.
 """
 
@@ -26,10 +26,11 @@ from jand.engine.worker.threads import Threads
 from jand.errors import BadRequestError, EngineError, JandError, ShuttingDownError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from jand.engine.worker.answer import Answer
     from jand.engine.worker.context import Context
+    from jand.engine.worker.delivery import Delivery
     from jand.engine.worker.turns import Turns
 
 QUEUE_LIMIT: Final = 256
@@ -55,13 +56,13 @@ class Share:
 
 
 class Engine:
-    """A part of *turns*. *deliver* is called on the engine's thread once a step with everything new."""
+    """A part of *turns*. *deliver* has every delta on the engine's thread, at once: whoever it is for can be at work while the next is made."""
 
     def __init__(
         self,
         context: Context,
         turns: Turns,
-        deliver: Callable[[list[tuple[Answer, Delta]]], None],
+        deliver: Delivery,
         *,
         threads: int = 1,
         read_threads: int = 1,
@@ -83,7 +84,6 @@ class Engine:
         self._waiting: deque[Answer] = deque()
         self._rotation = 0
         self._chunk = FIRST_CHUNK
-        self._news: list[tuple[Answer, Delta]] = []
         turns.join(self)
 
     # -- from any thread ----------------------------------------------------------------------------------------------
@@ -130,9 +130,7 @@ class Engine:
 
     def step(self) -> None:
         self._advance()
-        if self._news:
-            news, self._news = self._news, []
-            self._deliver(news)
+        self._deliver.flush()
 
     def _advance(self) -> None:
         self._drop_unwanted()
@@ -148,11 +146,13 @@ class Engine:
         if outcome is not Outcome.DONE:
             self._recover(outcome, parts)
             return
-        self._account(parts, read, max(time.monotonic() - began, 1e-9), time.process_time() - processor_began)
+        seconds, processor_s = max(time.monotonic() - began, 1e-9), time.process_time() - processor_began
+        generated = sum(part.slot.generating for part in parts)
         for part in parts:
             part.slot.tokens.extend(part.tokens)
             if part.output >= 0:
                 self._continue(part.slot, part.output)
+        self._account(parts, read, generated, seconds, processor_s)
 
     def _drop_unwanted(self) -> None:
         for slot in self._slots:
@@ -193,9 +193,8 @@ class Engine:
         if answer.cancelled:
             self._counters.cancelled += 1
         else:
-            self._news.append(
-                (answer, Delta(error=ShuttingDownError("cannot finish the answer: the model is being stopped")))
-            )
+            stopped = ShuttingDownError("cannot finish the answer: the model is being stopped")
+            self._deliver(answer, Delta(error=stopped))
 
     def _admit(self) -> None:
         while self._waiting:
@@ -275,10 +274,9 @@ class Engine:
             parts.append(Share(slot, tokens, index if output else -1))
         return parts
 
-    def _account(self, parts: list[Share], read: int, seconds: float, processor_s: float) -> None:
+    def _account(self, parts: list[Share], read: int, generated: int, seconds: float, processor_s: float) -> None:
         counters = self._counters
-        generated = sum(part.slot.generating for part in parts)
-        counters.note_step([len(part.slot.tokens) + len(part.tokens) for part in parts])
+        counters.note_step([len(part.slot.tokens) for part in parts])
         counters.prompt_tokens += read
         counters.generated_tokens += generated
         self._threads.record(seconds, time.monotonic(), processor_s=processor_s, generated=generated, read=read)
@@ -286,7 +284,7 @@ class Engine:
             counters.generating_s += seconds
             return
         counters.reading_s += seconds
-        if read >= LEAST_CHUNK and any(slot.generating for slot in self._slots):
+        if read >= LEAST_CHUNK and generated:
             fitting = int(read * STEP_S / max(seconds, 1e-6))
             self._chunk = max(LEAST_CHUNK, min(self._batch.capacity, (3 * self._chunk + fitting) // 4))
 
@@ -304,7 +302,7 @@ class Engine:
             work.answer.usage.ended_at = time.monotonic()
             self._release(slot)
         if delta.text or delta.logprobs or delta.finish is not None:
-            self._news.append((work.answer, delta))
+            self._deliver(work.answer, delta)
 
     def _choose(self, work: Work, index: int) -> Delta:
         wanted, usage = work.answer.wanted, work.answer.usage
@@ -363,7 +361,7 @@ class Engine:
         if not isinstance(error, JandError):
             traceback.print_exception(error)
             error = EngineError("cannot finish the answer: something unexpected went wrong in the engine")
-        self._news.append((answer, Delta(error=error)))
+        self._deliver(answer, Delta(error=error))
 
     def _release(self, slot: Slot) -> None:
         if slot.work is not None:
