@@ -39,6 +39,8 @@ STEP_S: Final = 0.15
 FIRST_CHUNK: Final = 128
 LEAST_CHUNK: Final = 65
 """One token goes with those of the other answers, and ggml's CPU attention reads fast from 64 on (GGML_FA_TILE_Q): less would take longer, the more so the longer the prompt."""
+YOUNG_CHUNKS: Final = 4
+"""So many times as much is read in a step while no answer has got further than its first token."""
 SCATTERED_STEPS: Final = 4
 """How long answers may lie scattered before some are moved: what ends or comes in a moment may mend it."""
 HOPELESS_STEPS: Final = 256
@@ -254,17 +256,16 @@ class Engine:
                 assert slot.work is not None
                 assert slot.work.next_token is not None
                 picked.append((slot, [slot.work.next_token], True))
-        room = self._batch.capacity - len(picked)
-        if picked:
-            room = min(room, self._chunk)
         reading = [slot for slot in self._slots if slot.reading and slot.picture is None]
+        room, enough = self._room([slot for slot, _, _ in picked], reading)
         self._rotation += 1
         for offset in range(len(reading)):
             slot = reading[(offset + self._rotation) % len(reading)]
-            if room <= 0:
+            if enough <= 0:
                 break
             tokens, last = _next_tokens(slot, room)
             room -= len(tokens)
+            enough -= len(tokens)
             picked.append((slot, tokens, last))
         picked.sort(key=lambda each: each[0].number)
         self._batch.clear()
@@ -273,6 +274,20 @@ class Engine:
             index = self._batch.add(slot.number, tokens, slot.position, output=output)
             parts.append(Share(slot, tokens, index if output else -1))
         return parts
+
+    def _room(self, flowing: list[Slot], reading: list[Slot]) -> tuple[int, int]:
+        """Return how many tokens of the prompts in *reading* the batch takes at most, and with how many no other prompt is begun.
+
+        Of prompts that came together half are read first, so that half of those who wait do so half as long, and then the others in one pass: answers that keep step share every
+        pass over the weights, and one that has only just begun may wait for them a little.
+        """
+        most = self._batch.capacity - len(flowing)
+        if not flowing:
+            left = sum(len(slot.work.answer.wanted.prompt) - len(slot.tokens) for slot in reading if slot.work)
+            return most, most if left <= FIRST_CHUNK else min(most, left * 7 // 16)  # prompts are taken whole
+        young = all(slot.work is None or slot.work.answer.usage.completion_tokens <= 1 for slot in flowing)
+        room = min(most, YOUNG_CHUNKS * self._chunk if young else self._chunk)
+        return room, room
 
     def _account(self, parts: list[Share], read: int, generated: int, seconds: float, processor_s: float) -> None:
         counters = self._counters
