@@ -28,7 +28,7 @@ READ_BYTES: Final = 64 * 1024
 MOST_HELD: Final = 256 * 1024
 """Bytes of an answer that wait for whoever reads it before the worker must wait."""
 MOST_HEAD: Final = 64 * 1024
-"""Bytes of headers; no answer of ours has a hundredth of that."""
+"""Bytes that bring nothing of a body, such as headers; no answer of ours has a hundredth of that."""
 
 
 class CannotConnectError(ConnectionError):
@@ -38,8 +38,9 @@ class CannotConnectError(ConnectionError):
 class WorkerClient:
     """The connections to the worker that listens at *socket*: as many as there are requests, used again."""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, socket: str, *, idle_s: float = IDLE_S) -> None:
         self._socket = socket
+        self._idle_s = idle_s
         self._idle: list[Line] = []
         self._lines: set[Line] = set()
         self._closed = False
@@ -72,7 +73,7 @@ class WorkerClient:
     def _idle_line(self) -> Line | None:
         while self._idle:
             line = self._idle.pop()
-            if not line.is_stale:
+            if line.is_usable(self._idle_s):
                 return line
             line.hang_up()
         return None
@@ -106,7 +107,7 @@ class Line(asyncio.BufferedProtocol):
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._pieces: deque[bytes] = deque()
         self._held = 0
-        self._head_bytes = 0
+        self._barren = 0
         self._head_came = False
         self._lasts = False
         self._error: ConnectionError | None = None
@@ -116,9 +117,9 @@ class Line(asyncio.BufferedProtocol):
 
     # -- what whoever has the line does -------------------------------------------------------------------------------
 
-    @property
-    def is_stale(self) -> bool:
-        return self._error is not None or time.monotonic() - self._used_at > IDLE_S
+    def is_usable(self, idle_s: float) -> bool:
+        """Whether it stands and was used in the last *idle_s* seconds."""
+        return self._error is None and time.monotonic() - self._used_at <= idle_s
 
     @property
     def is_drained(self) -> bool:
@@ -128,7 +129,7 @@ class Line(asyncio.BufferedProtocol):
     def send(self, request: bytes) -> None:
         self.status, self.reason, self.headers = 0, "", CIMultiDict()
         self.ended = self._head_came = False
-        self._head_bytes = 0
+        self._barren = 0
         self._transport.write(request)
 
     async def head(self) -> None:
@@ -201,9 +202,12 @@ class Line(asyncio.BufferedProtocol):
 
     @override
     def buffer_updated(self, nbytes: int) -> None:
+        self._barren += nbytes
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except httptools.HttpParserError:
+            self._fail()
+        if self._barren > MOST_HEAD:
             self._fail()
 
     @override
@@ -221,10 +225,8 @@ class Line(asyncio.BufferedProtocol):
         self.reason += reason.decode("latin-1")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > MOST_HEAD:
-            raise ValueError("too many headers")
-        self.headers.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
+        if not self._head_came:  # what comes after the body is for nobody
+            self.headers.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
@@ -232,6 +234,7 @@ class Line(asyncio.BufferedProtocol):
         self._wake()
 
     def on_body(self, piece: bytes) -> None:
+        self._barren = 0
         taker = self._taker
         if taker is not None:
             taker.write(piece)

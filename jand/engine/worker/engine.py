@@ -18,6 +18,7 @@ from jand.engine.worker.answer import Delta
 from jand.engine.worker.context import Batch, Outcome
 from jand.engine.worker.grammar import Grammar
 from jand.engine.worker.pictures import PictureBatch
+from jand.engine.worker.portions import Portions
 from jand.engine.worker.prefixes import Prefixes
 from jand.engine.worker.sampling import Sampler
 from jand.engine.worker.slots import Slot, Work, are_scattered, choose_exchange, choose_slot
@@ -34,13 +35,6 @@ if TYPE_CHECKING:
     from jand.engine.worker.turns import Turns
 
 QUEUE_LIMIT: Final = 256
-STEP_S: Final = 0.15
-"""What a step may take while somebody's answer flows; prompts are read in parts that keep to it."""
-FIRST_CHUNK: Final = 128
-LEAST_CHUNK: Final = 65
-"""One token goes with those of the other answers, and ggml's CPU attention reads fast from 64 on (GGML_FA_TILE_Q): less would take longer, the more so the longer the prompt."""
-YOUNG_CHUNKS: Final = 4
-"""So many times as much is read in a step while no answer has got further than its first token."""
 SCATTERED_STEPS: Final = 4
 """How long answers may lie scattered before some are moved: what ends or comes in a moment may mend it."""
 HOPELESS_STEPS: Final = 256
@@ -85,7 +79,7 @@ class Engine:
         self._picture_last = False
         self._waiting: deque[Answer] = deque()
         self._rotation = 0
-        self._chunk = FIRST_CHUNK
+        self._portions = Portions(context.n_batch)
         turns.join(self)
 
     # -- from any thread ----------------------------------------------------------------------------------------------
@@ -242,7 +236,7 @@ class Engine:
         assert slot.work is not None
         prompt, done, picture = slot.work.answer.wanted.prompt, len(slot.tokens), slot.picture
         assert picture is not None
-        room = self._chunk if any(other.generating for other in self._slots) else self._pictures.capacity
+        room = self._portions.chunk if any(other.generating for other in self._slots) else self._pictures.capacity
         end = picture.end if picture.atomic else min(picture.end, done + room)
         output = end == len(prompt)
         index = self._pictures.set(slot.number, picture, done - picture.start, end - done, output=output)
@@ -276,18 +270,10 @@ class Engine:
         return parts
 
     def _room(self, flowing: list[Slot], reading: list[Slot]) -> tuple[int, int]:
-        """Return how many tokens of the prompts in *reading* the batch takes at most, and with how many no other prompt is begun.
-
-        Of prompts that came together half are read first, so that half of those who wait do so half as long, and then the others in one pass: answers that keep step share every
-        pass over the weights, and one that has only just begun may wait for them a little.
-        """
-        most = self._batch.capacity - len(flowing)
-        if not flowing:
-            left = sum(len(slot.work.answer.wanted.prompt) - len(slot.tokens) for slot in reading if slot.work)
-            return most, most if left <= FIRST_CHUNK else min(most, left * 7 // 16)  # prompts are taken whole
-        young = all(slot.work is None or slot.work.answer.usage.completion_tokens <= 1 for slot in flowing)
-        room = min(most, YOUNG_CHUNKS * self._chunk if young else self._chunk)
-        return room, room
+        works = [slot.work for slot in flowing if slot.work]
+        young = all(work.answer.usage.completion_tokens <= 1 for work in works)
+        waiting = sum(len(slot.work.answer.wanted.prompt) - len(slot.tokens) for slot in reading if slot.work)
+        return self._portions.choose(waiting, flowing=len(works), young=young)
 
     def _account(self, parts: list[Share], read: int, generated: int, seconds: float, processor_s: float) -> None:
         counters = self._counters
@@ -299,9 +285,8 @@ class Engine:
             counters.generating_s += seconds
             return
         counters.reading_s += seconds
-        if read >= LEAST_CHUNK and generated:
-            fitting = int(read * STEP_S / max(seconds, 1e-6))
-            self._chunk = max(LEAST_CHUNK, min(self._batch.capacity, (3 * self._chunk + fitting) // 4))
+        if generated:
+            self._portions.record(read, seconds)
 
     def _continue(self, slot: Slot, index: int) -> None:
         """Choose what follows in *slot*; whatever goes wrong there ends that answer alone."""

@@ -62,7 +62,8 @@ class Part(Protocol):
 class Turns:
     """Parts join before `run`; their `submit` and `cancel`, on any thread, hold *changed* and notify it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, together_s: float = TOGETHER_S) -> None:
+        self._together_s = together_s
         self.changed = threading.Condition()
         self.counters = Counters()
         self.stepped_at = time.monotonic()
@@ -138,7 +139,7 @@ class Turns:
 
     def _let_others_come(self) -> None:
         """Wait a moment for requests that are on their way beside the first: read together they are all answered sooner than one after the other."""
-        until = time.monotonic() + TOGETHER_S
+        until = time.monotonic() + self._together_s
         while (left := until - time.monotonic()) > 0 and not self._closing:
             if self._promised:
                 self.changed.wait(left)
