@@ -1,0 +1,53 @@
+"""What one thread writes to a socket that the event loop owns."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from jand.engine.worker.straight import Straight
+from jand.outflow import Outflow
+
+
+def frame(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_what_the_socket_takes_in_parts_arrives_whole_and_in_order(*, chunked: bool) -> None:
+    near, far = socket.socketpair()
+    reader, writer = await asyncio.open_unix_connection(sock=far)
+    transport, _ = await asyncio.get_running_loop().create_unix_connection(asyncio.Protocol, sock=near)
+    pieces = [b"a" * 10, b"b" * 3_000_000, *(b"%d" % number for number in range(1000)), b"c" * 500_000, b"d"]
+    with Straight(Outflow(transport, None, chunked=chunked)) as out:
+        await asyncio.to_thread(lambda: [out.write(piece) for piece in pieces])
+        wanted = b"".join(frame(piece) if chunked else piece for piece in pieces)
+
+        assert await reader.readexactly(len(wanted)) == wanted
+    transport.close()
+    writer.close()
+
+
+async def test_what_waits_already_comes_first() -> None:
+    near, far = socket.socketpair()
+    reader, writer = await asyncio.open_unix_connection(sock=far)
+    transport, _ = await asyncio.get_running_loop().create_unix_connection(asyncio.Protocol, sock=near)
+    transport.write(b"x" * 2_000_000)
+    with Straight(Outflow(transport, None, chunked=False)) as out:
+        out.write(b"y")
+
+        assert await reader.readexactly(2_000_001) == b"x" * 2_000_000 + b"y"
+    transport.close()
+    writer.close()
+
+
+async def test_whoever_has_gone_is_written_to_in_vain() -> None:
+    near, far = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_unix_connection(asyncio.Protocol, sock=near)
+    with Straight(Outflow(transport, None, chunked=False)) as out:
+        far.close()
+        for _ in range(3):
+            await asyncio.to_thread(out.write, b"x")
+    transport.close()
