@@ -79,8 +79,7 @@ class WorkerClient:
         return None
 
     async def _connect(self) -> Line:
-        if self._closed:
-            raise CannotConnectError("it was stopped")
+        self._check_open()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -90,7 +89,16 @@ class WorkerClient:
         except OSError as error:
             raise CannotConnectError(error.strerror or "no connection") from error
         self._lines.add(line)
+        try:
+            self._check_open()
+        except CannotConnectError:
+            line.hang_up()
+            raise
         return line
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CannotConnectError("it was stopped")
 
 
 class Line(asyncio.BufferedProtocol):
@@ -205,7 +213,7 @@ class Line(asyncio.BufferedProtocol):
         self._barren += nbytes
         try:
             self._parser.feed_data(self._buffer[:nbytes])
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail()
         if self._barren > MOST_HEAD:
             self._fail()
@@ -221,6 +229,10 @@ class Line(asyncio.BufferedProtocol):
 
     # -- what llhttp calls --------------------------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        if self.ended:  # nobody has asked, and whoever asks next shall not be told this
+            raise ValueError("an answer without a request")
+
     def on_status(self, reason: bytes) -> None:
         self.reason += reason.decode("latin-1")
 
@@ -230,6 +242,8 @@ class Line(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
+        if self.status < 200:
+            raise ValueError("no answer that was asked for")
         self._head_came = True
         self._wake()
 

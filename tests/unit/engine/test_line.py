@@ -92,6 +92,8 @@ def raw(*pieces: bytes, then: str = "die") -> object:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\nab",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nab",
         b"HTTP/1.1 200 OK\r\nBad Name: 1\r\nContent-Length: 0\r\n\r\n",
     ],
 )
@@ -217,6 +219,26 @@ async def test_a_line_that_may_not_last_is_not_used_again(upstream: FakeUpstream
     assert await read(client) == b"2"
     assert upstream.connections == 2
     client.close()
+
+
+async def test_what_nobody_asked_for_is_told_to_nobody(upstream: FakeUpstream, client: WorkerClient) -> None:
+    """A hostile model must not answer a request before it is put."""
+    forged = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
+
+    async def behave(exchange: Exchange) -> None:
+        await exchange.begin(length=1)
+        await exchange.send(b"1")
+        await exchange.send(forged)
+        await exchange.wait_left()
+
+    upstream.behave = behave
+    first = await client.ask(PATH, b"{}", {})
+    assert await first.readany() == b"1"
+    first.release()
+    await upstream.exchanges[0].left.wait()
+    upstream.behave = answer_bytes(b"2")
+
+    assert await read(client) == b"2"
 
 
 async def test_closing_the_client_ends_what_is_read_and_lets_nothing_begin(
