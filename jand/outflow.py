@@ -6,13 +6,13 @@ mostly after a decode has put a whole model through the processor's caches, so t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import hdrs
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable
 
     from aiohttp import web
@@ -54,7 +54,8 @@ class Outflow:
     @property
     def is_full(self) -> bool:
         """Whether to wait for `drained` before more is written."""
-        return self._transport is not None and self._transport.get_write_buffer_size() > FULL
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and transport.get_write_buffer_size() > FULL
 
     @property
     def descriptor(self) -> int | None:
@@ -77,7 +78,8 @@ class Outflow:
             self._transport.write(data)
 
     async def drained(self) -> None:
-        """Return when the client has taken most of what was written, or has gone."""
+        """Return when the client has taken most of what was written, or has gone; never before the loop has had a turn."""
+        await asyncio.sleep(0)
         if self._writer is not None:
             with contextlib.suppress(ConnectionError):
                 await self._writer.drain()
@@ -86,4 +88,6 @@ class Outflow:
 async def begin(request: web.Request, response: web.StreamResponse) -> Outflow:
     """Send the head of *response*, which must have no length and no compression."""
     writer = await response.prepare(request)
+    if request.transport is not None:
+        request.transport.set_write_buffer_limits(high=FULL)  # that of TLS is else eight times as high
     return Outflow(request.transport, writer, chunked=response.headers.get(hdrs.TRANSFER_ENCODING) == "chunked")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
@@ -41,6 +40,8 @@ class WorkerClient:
     def __init__(self, socket: str, *, idle_s: float = IDLE_S) -> None:
         self._socket = socket
         self._idle_s = idle_s
+        self.buffer = memoryview(bytearray(READ_BYTES))
+        """What all lines read into, one after the other."""
         self._idle: list[Line] = []
         self._lines: set[Line] = set()
         self._closed = False
@@ -112,8 +113,7 @@ class Line(asyncio.BufferedProtocol):
         self._client = client
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
-        self._buffer = memoryview(bytearray(READ_BYTES))
-        self._pieces: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
         self._held = 0
         self._barren = 0
         self._head_came = False
@@ -150,10 +150,13 @@ class Line(asyncio.BufferedProtocol):
             if self.ended:
                 return b""
             await self._wait()
-        piece = self._pieces.popleft() if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
         if self._held > MOST_HELD:
             self._transport.resume_reading()
+        return self._take_pieces()
+
+    def _take_pieces(self) -> bytes:
+        piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
         self._held = 0
         return piece
 
@@ -206,17 +209,30 @@ class Line(asyncio.BufferedProtocol):
 
     @override
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+        return self._client.buffer
 
     @override
     def buffer_updated(self, nbytes: int) -> None:
         self._barren += nbytes
         try:
-            self._parser.feed_data(self._buffer[:nbytes])
+            self._parser.feed_data(self._client.buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail()
         if self._barren > MOST_HEAD:
             self._fail()
+        if self._pieces:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Give the taker what a read has brought, as one piece: a worker that sends a byte in a chunk shall cost no more than one that does not."""
+        if self._taker is not None:
+            self._taker.write(self._take_pieces())
+            if self._taker.is_full:
+                self._wake()
+            return
+        if self._held > MOST_HELD:
+            self._transport.pause_reading()
+        self._wake()
 
     @override
     def connection_lost(self, error: Exception | None) -> None:
@@ -249,17 +265,8 @@ class Line(asyncio.BufferedProtocol):
 
     def on_body(self, piece: bytes) -> None:
         self._barren = 0
-        taker = self._taker
-        if taker is not None:
-            taker.write(piece)
-            if taker.is_full:
-                self._wake()
-            return
         self._pieces.append(piece)
         self._held += len(piece)
-        if self._held > MOST_HELD:
-            self._transport.pause_reading()
-        self._wake()
 
     def on_message_complete(self) -> None:
         self._lasts = self._parser.should_keep_alive()

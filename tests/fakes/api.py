@@ -48,10 +48,17 @@ class Answer:
 
 
 class ServedApi:
-    """Use as an async context manager; *listen* and *settings* are those of the API, *socket* is in a short directory of its own."""
+    """Use as an async context manager; *listen*, *settings* and *tls*, a certificate and its key, are those of the API, *socket* is in a short directory of its own."""
 
-    def __init__(self, manager: FakeManager, settings: ApiSettings | None = None, *listen: str) -> None:
+    def __init__(
+        self,
+        manager: FakeManager,
+        settings: ApiSettings | None = None,
+        *listen: str,
+        tls: tuple[Path, Path] | None = None,
+    ) -> None:
         self.manager = manager
+        self._tls = tls
         self._scratch = tempfile.TemporaryDirectory(prefix="jand-test-")
         self.directory = Path(self._scratch.name)
         self.socket = self.directory / "run" / "jand.sock"
@@ -63,7 +70,9 @@ class ServedApi:
 
     async def __aenter__(self) -> Self:
         app = create_app(self.manager, self._settings, version_facts={"python": "3"}, words=self.words)
-        self._listeners = await open_listeners(app, ListenSettings(self.socket, listen=self._listen))
+        certificate, key = self._tls or (None, None)
+        settings = ListenSettings(self.socket, listen=self._listen, tls_cert=certificate, tls_key=key)
+        self._listeners = await open_listeners(app, settings)
         self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket), limit=0))
         return self
 

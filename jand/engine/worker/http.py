@@ -212,7 +212,7 @@ async def _send(request: web.Request, answers: tuple[Answer, ...], pages: Pages)
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     )
     with contextlib.suppress(ConnectionError):
-        with Straight(await outflow.begin(request, response)) as out:
+        async with Straight(await outflow.begin(request, response)) as out:
 
             def hear(index: int, delta: Delta) -> bool:
                 if page := pages.page(index, delta):

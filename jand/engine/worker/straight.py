@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Straight:
-    """Writes what *out* would, on one thread at a time. Use it as a context manager on the event loop.
+    """Writes what *out* would, on one thread at a time. Use it as an asynchronous context manager.
 
     It has a descriptor of its own: the transport may close its own at any time, and the number be another connection's then.
     """
@@ -28,27 +28,26 @@ class Straight:
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         descriptor = self._out.descriptor
         if descriptor is not None:
-            self._socket = socket.socket(fileno=os.dup(descriptor))
-            self._socket.setblocking(False)
+            with contextlib.suppress(OSError):  # too few descriptors: the event loop's will do
+                self._socket = socket.socket(fileno=os.dup(descriptor))
+                self._socket.setblocking(False)
         return self
 
-    def __exit__(self, *details: object) -> None:
+    async def __aexit__(self, *details: object) -> None:
         if self._socket is not None:
             self._socket.close()
+        await asyncio.sleep(0)  # what was left to the event loop is written before what follows
 
     def write(self, piece: bytes) -> None:
         """Send *piece*, which is not empty; nothing happens once the client has gone."""
         data = self._out.frame(piece)
         if self._socket is not None:
             sent = 0
-            with contextlib.suppress(BlockingIOError):
-                try:
-                    sent = self._socket.send(data)
-                except ConnectionError:
-                    return  # the event loop sees it too, and ends the request
+            with contextlib.suppress(OSError):  # it takes nothing now, or never again: the event loop finds out which
+                sent = self._socket.send(data)
             if sent == len(data):
                 return
             data = data[sent:]

@@ -47,18 +47,20 @@ class News:
     async def straight(self, take: Callable[[int, Delta], bool]) -> None:
         """Do as `each` for a single answer, but on the engine's thread from now on, which no other thread has to wake up for."""
         loop = asyncio.get_running_loop()
+        over = False
 
         def send(delta: Delta) -> None:
+            nonlocal over
             waiter = self._waiter
-            if waiter is None or waiter.done():
+            if over or waiter is None or waiter.done():
                 return
+            failure: Exception | None = None
             try:
-                ended = take(0, delta)
+                over = take(0, delta)
             except Exception as error:
-                loop.call_soon_threadsafe(_end, waiter, error)
-            else:
-                if ended:
-                    loop.call_soon_threadsafe(_end, waiter, None)
+                over, failure = True, error
+            if over:
+                loop.call_soon_threadsafe(_end, waiter, failure)
 
         for index, delta in self._held:
             if take(index, delta):

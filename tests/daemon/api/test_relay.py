@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 
 from jand.errors import ModelDownloadingError, ModelNotRunningError
+from tests.fakes.api import ServedApi
+from tests.fakes.certificates import make_certificate
 from tests.fakes.upstream import (
     DONE,
     Exchange,
@@ -22,7 +26,8 @@ from tests.fakes.upstream import (
 from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
-    from tests.fakes.api import ServedApi
+    from pathlib import Path
+
     from tests.fakes.manager import FakeManager
 
 ROUTES = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
@@ -250,10 +255,11 @@ async def test_a_client_that_goes_away_while_its_model_starts_is_not_waited_for(
     assert manager.in_flight == 0
 
 
+@pytest.mark.parametrize(("over", "most"), [("the socket", 300), ("TLS", 2_000)])  # the kernel takes megabytes for TCP
 async def test_a_slow_client_holds_the_upstream_back_and_loses_nothing(
-    api: ServedApi, manager: FakeManager, upstream: FakeUpstream
+    manager: FakeManager, upstream: FakeUpstream, tmp_path: Path, over: str, most: int
 ) -> None:
-    """What a client does not take piles up nowhere: the upstream cannot send more than the buffers on the way hold."""
+    """What a client does not take piles up nowhere: the upstream cannot send more than the buffers on the way hold. Others are served meanwhile."""
     manager.add("a")
     piece = chat_chunk("x" * 10_000)
     sent = 0
@@ -261,29 +267,39 @@ async def test_a_slow_client_holds_the_upstream_back_and_loses_nothing(
     async def behave(exchange: Exchange) -> None:
         nonlocal sent
         await exchange.begin(headers={"Content-Type": "text/event-stream"})
-        for _ in range(1_000):
+        for _ in range(3_000):
             await exchange.send(piece)
             sent += 1
         await exchange.end()
 
     upstream.behave = behave
-    reader, writer = await asyncio.open_unix_connection(str(api.socket), limit=2**16)
-    body = b'{"model": "a", "stream": true}'
-    writer.write(b"POST /v1/chat/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-    last = -1
+    async with contextlib.AsyncExitStack() as stack:
+        if over == "TLS":
+            await asyncio.to_thread(make_certificate, tmp_path)
+            api = await stack.enter_async_context(
+                ServedApi(manager, None, "127.0.0.1:0", tls=(tmp_path / "cert.pem", tmp_path / "key.pem"))
+            )
+            trusting = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+            url, connector = f"https://127.0.0.1:{api.port}", aiohttp.TCPConnector(ssl=trusting)
+            session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        else:
+            api = await stack.enter_async_context(ServedApi(manager))
+            url, session = "http://jand", api.session
+        answer = await session.post(f"{url}/v1/chat/completions", json={"model": "a", "stream": True})
+        last = -1
 
-    async def stalled() -> bool:
-        nonlocal last
-        before, last = last, sent
-        await asyncio.sleep(0.1)
-        return before == sent > 0
+        async def stalled() -> bool:
+            nonlocal last
+            before, last = last, sent
+            await asyncio.sleep(0.1)
+            return before == sent > 0
 
-    await until(stalled)
-    assert sent < 300
-    content = (await reader.read()).partition(b"\r\n\r\n")[2]
-    writer.close()
+        await until(stalled)
+        assert sent < most
+        assert (await api.ask("GET", "/health")).status == 200
+        content = await answer.read()
 
-    assert content == piece * 1_000
+    assert content == piece * 3_000
 
 
 # Upstreams that fail.

@@ -142,6 +142,19 @@ async def test_what_came_before_it_broke_off_is_poured_first(upstream: FakeUpstr
     assert b"".join(bucket.pieces) == b"data: 1\n\ndata: 2\n\n"
 
 
+async def test_a_byte_in_a_chunk_costs_no_more_than_many(upstream: FakeUpstream, client: WorkerClient) -> None:
+    """A hostile model sends what it likes, and the daemon serves others meanwhile."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    upstream.behave = raw(head, b"1\r\nx\r\n" * 50_000, b"0\r\n\r\n", then="stay")  # type: ignore[assignment]
+    answer = await client.ask(PATH, b"{}", {})
+    bucket = Bucket()
+
+    await answer.pour(bucket)
+
+    assert b"".join(bucket.pieces) == b"x" * 50_000
+    assert len(bucket.pieces) < 100
+
+
 async def test_whoever_takes_slowly_holds_the_worker_back(upstream: FakeUpstream, client: WorkerClient) -> None:
     piece, sent = b"x" * 50_000, 0
 

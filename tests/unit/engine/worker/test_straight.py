@@ -26,7 +26,7 @@ async def test_what_the_socket_takes_in_parts_arrives_whole_and_in_order(*, chun
     reader, writer = await asyncio.open_unix_connection(sock=far)
     transport, _ = await asyncio.get_running_loop().create_unix_connection(asyncio.Protocol, sock=near)
     pieces = [b"a" * 10, b"b" * 3_000_000, *(b"%d" % number for number in range(1000)), b"c" * 500_000, b"d"]
-    with Straight(Outflow(transport, None, chunked=chunked)) as out:
+    async with Straight(Outflow(transport, None, chunked=chunked)) as out:
         await asyncio.to_thread(write_all, out, pieces)
         wanted = b"".join(frame(piece) if chunked else piece for piece in pieces)
 
@@ -40,7 +40,7 @@ async def test_what_waits_already_comes_first() -> None:
     reader, writer = await asyncio.open_unix_connection(sock=far)
     transport, _ = await asyncio.get_running_loop().create_unix_connection(asyncio.Protocol, sock=near)
     transport.write(b"x" * 2_000_000)
-    with Straight(Outflow(transport, None, chunked=False)) as out:
+    async with Straight(Outflow(transport, None, chunked=False)) as out:
         out.write(b"y")
 
         assert await reader.readexactly(2_000_001) == b"x" * 2_000_000 + b"y"
@@ -48,10 +48,23 @@ async def test_what_waits_already_comes_first() -> None:
     writer.close()
 
 
+async def test_what_follows_comes_after_what_the_socket_did_not_take() -> None:
+    near, far = socket.socketpair()
+    reader, writer = await asyncio.open_unix_connection(sock=far)
+    transport, _ = await asyncio.get_running_loop().create_unix_connection(asyncio.Protocol, sock=near)
+    async with Straight(Outflow(transport, None, chunked=False)) as out:
+        out.write(b"x" * 2_000_000)
+    transport.write(b"end")
+
+    assert await reader.readexactly(2_000_003) == b"x" * 2_000_000 + b"end"
+    transport.close()
+    writer.close()
+
+
 async def test_whoever_has_gone_is_written_to_in_vain() -> None:
     near, far = socket.socketpair()
     transport, _ = await asyncio.get_running_loop().create_unix_connection(asyncio.Protocol, sock=near)
-    with Straight(Outflow(transport, None, chunked=False)) as out:
+    async with Straight(Outflow(transport, None, chunked=False)) as out:
         far.close()
         for _ in range(3):
             await asyncio.to_thread(out.write, b"x")
