@@ -291,7 +291,8 @@ async def test_a_root_that_is_removed_and_made_again(tmp_path: Path, root: Path)
         add_model(root / "second")
         await watched.until_models("models/second/model.json")
         await until(lambda: watched.mode() is Mode.EVENTS and not watched.problem_codes)
-        assert watched.codes_so_far & {"root-replaced", "root-offline"}
+        # ext4 may give the new folder the number of the old one: then the end of the watch is all that tells them apart.
+        assert watched.codes_so_far & {"root-replaced", "root-offline", "watch-died"}
 
 
 async def test_a_root_that_is_exchanged(tmp_path: Path, root: Path) -> None:
