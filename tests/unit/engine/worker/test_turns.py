@@ -63,7 +63,7 @@ def test_those_that_are_on_their_way_are_waited_for() -> None:
             part.submit()
             part.submit()
         part.submit()
-        assert not part.seen
+        assert not part.stepped.wait(0.1)
         part.submit()
 
     assert part.stepped.wait(5)
