@@ -101,9 +101,8 @@ class Relay:
             raise self._failure("cannot reach", error) from error
         if 300 <= answer.status < 400:
             answer.close()
-            raise UpstreamError(
-                f'cannot use "{self._model}": what should answer sends us elsewhere (status {answer.status})'
-            )
+            message = f'cannot use "{self._model}": what should answer sends us elsewhere (status {answer.status})'
+            raise UpstreamError(message, hint=self._hint())
         return answer
 
     def _passed_on(self, answer: Answer) -> CIMultiDict[str]:
@@ -165,7 +164,10 @@ class Relay:
         cause = find_cause(error)
         log.warning("upstream failed", model=self._model, reason=cause, error=type(error).__name__)
         message = f'{what} the answer of "{self._model}": its worker or provider {cause}'
-        return UpstreamError(message, hint=f"see its error: jand show {self._model}")
+        return UpstreamError(message, hint=self._hint())
+
+    def _hint(self) -> str:
+        return f"see its error: jand show {self._model}"
 
 
 class Events:

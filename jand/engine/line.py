@@ -31,7 +31,7 @@ MOST_HEAD: Final = 64 * 1024
 
 
 class CannotConnectError(ConnectionError):
-    """The worker's socket takes no connection; *reason* says why, without its path."""
+    """The worker's socket takes no connection. Its text says why, without the socket's path."""
 
 
 class WorkerClient:

@@ -14,6 +14,7 @@ from jand.engine.process import Worker
 from jand.engine.protocol import WorkerConfig
 from tests.fakes import gguf_files
 from tests.fakes.asking import CHAT, TEXT, Asker, said, streamed, user
+from tests.fakes.workers import running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,11 +47,9 @@ async def ask(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Asker]:
     directory = tmp_path_factory.mktemp("structured")
     (path,) = gguf_files.tiny_llama(directory / "tiny.gguf", context_length=4096)
     init = {"ctx_len": 2048, "n_parallel": 4, "n_threads": 1}
-    started = await Worker.start(WorkerConfig("tiny", (str(path),), str(directory / "w.sock"), init=init))
-    async with Asker(started.socket) as asker:
+    config = WorkerConfig("tiny", (str(path),), str(directory / "w.sock"), init=init)
+    async with running(config) as started, Asker(started.socket) as asker:
         yield asker
-    note = await started.stop(grace_s=5)
-    assert note.code == 0, note
 
 
 def schema_format(kind: type[BaseModel]) -> dict[str, Any]:

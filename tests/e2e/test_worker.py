@@ -24,6 +24,7 @@ from jand.errors import StartError
 from tests.fakes import gguf_files
 from tests.fakes.asking import CHAT, TEXT, Asker, said, streamed, user
 from tests.fakes.waiting import until
+from tests.fakes.workers import running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,10 +54,8 @@ async def worker(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
     config = WorkerConfig(
         "tiny", (str(tiny),), str(tmp_path_factory.mktemp("run") / "w.sock"), init=init, runtime={"token_limit": 7}
     )
-    started = await Worker.start(config)
-    yield started
-    note = await started.stop(grace_s=5)
-    assert note.code == 0, note
+    async with running(config) as started:
+        yield started
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -611,10 +610,8 @@ async def embedding(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Asy
     """Start a chat model with `embedding: true`: it does both."""
     init = {"ctx_len": CTX_LEN, "n_parallel": 2, "n_threads": 1, "embedding": True}
     config = WorkerConfig("tiny", (str(tiny),), str(tmp_path_factory.mktemp("run") / "w.sock"), init=init)
-    started = await Worker.start(config)
-    async with Asker(started.socket) as asker:
+    async with running(config) as started, Asker(started.socket) as asker:
         yield asker
-    await started.stop(grace_s=5)
 
 
 EMBED = "/v1/embeddings"

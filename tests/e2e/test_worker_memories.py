@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from jand.engine.process import Worker
 from jand.engine.protocol import WorkerConfig
 from tests.fakes import gguf_files, gguf_memories
 from tests.fakes.asking import TEXT, Asker, said, streamed
+from tests.fakes.workers import running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from jand.engine.process import Worker
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
@@ -37,11 +39,9 @@ async def worker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     config = WorkerConfig(
         request.param, (str(WRITERS[request.param](folder / "m.gguf")),), str(folder / "w.sock"), init=init
     )
-    started = await Worker.start(config)
-    assert started.details["prefix_reuse"] is (request.param != "mamba")
-    yield started
-    note = await started.stop(grace_s=5)
-    assert note.code == 0, note
+    async with running(config) as started:
+        assert started.details["prefix_reuse"] is (request.param != "mamba")
+        yield started
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from jand.engine.process import Worker
 from jand.engine.protocol import WorkerConfig
 from tests.fakes import gguf_files
 from tests.fakes.asking import CHAT, TEXT, Asker, said, streamed, user
+from tests.fakes.workers import running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,11 +37,9 @@ async def ask(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Asker]:
     folder = tmp_path_factory.mktemp("sampling")
     (path,) = gguf_files.tiny_llama(folder / "tiny.gguf", vocab=())
     init = {"ctx_len": 256, "n_parallel": 16, "n_threads": 1}
-    started = await Worker.start(WorkerConfig("tiny", (str(path),), str(folder / "w.sock"), init=init))
-    async with Asker(started.socket) as asker:
+    config = WorkerConfig("tiny", (str(path),), str(folder / "w.sock"), init=init)
+    async with running(config) as started, Asker(started.socket) as asker:
         yield asker
-    note = await started.stop(grace_s=5)
-    assert note.code == 0, note
 
 
 async def likeliest(ask: Asker, count: int = 5) -> list[bytes]:

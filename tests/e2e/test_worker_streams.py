@@ -10,14 +10,16 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from jand.engine.process import Worker
 from jand.engine.protocol import WorkerConfig
 from tests.fakes import gguf_files
 from tests.fakes.asking import CHAT, TEXT, Asker, streamed, user
 from tests.fakes.waiting import until
+from tests.fakes.workers import running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from jand.engine.process import Worker
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
@@ -29,10 +31,8 @@ async def worker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Work
     (model,) = gguf_files.tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
     init = {"ctx_len": 512, "n_parallel": 4, "n_threads": 1}
     config = WorkerConfig("tiny", (str(model),), str(tmp_path_factory.mktemp("run") / "w.sock"), init=init)
-    started = await Worker.start(config)
-    yield started
-    note = await started.stop(grace_s=5)
-    assert note.code == 0, note
+    async with running(config) as started:
+        yield started
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -27,7 +27,7 @@ from jand.engine.worker.threads import Threads
 from jand.errors import BadRequestError, EngineError, JandError, ShuttingDownError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from jand.engine.worker.answer import Answer
     from jand.engine.worker.context import Context
@@ -250,17 +250,7 @@ class Engine:
                 assert slot.work is not None
                 assert slot.work.next_token is not None
                 picked.append((slot, [slot.work.next_token], True))
-        reading = [slot for slot in self._slots if slot.reading and slot.picture is None]
-        room, enough = self._room([slot for slot, _, _ in picked], reading)
-        self._rotation += 1
-        for offset in range(len(reading)):
-            slot = reading[(offset + self._rotation) % len(reading)]
-            if enough <= 0:
-                break
-            tokens, last = _next_tokens(slot, room)
-            room -= len(tokens)
-            enough -= len(tokens)
-            picked.append((slot, tokens, last))
+        picked += self._read([slot for slot, _, _ in picked])
         picked.sort(key=lambda each: each[0].number)
         self._batch.clear()
         parts = []
@@ -269,11 +259,21 @@ class Engine:
             parts.append(Share(slot, tokens, index if output else -1))
         return parts
 
-    def _room(self, flowing: list[Slot], reading: list[Slot]) -> tuple[int, int]:
-        works = [slot.work for slot in flowing if slot.work]
-        young = all(work.answer.usage.completion_tokens <= 1 for work in works)
-        waiting = sum(len(slot.work.answer.wanted.prompt) - len(slot.tokens) for slot in reading if slot.work)
-        return self._portions.choose(waiting, flowing=len(works), young=young)
+    def _read(self, flowing: list[Slot]) -> Iterator[tuple[Slot, list[int], bool]]:
+        """Yield what is read of prompts beside *flowing* answers, and whether it is the last of its prompt. Who is first changes from step to step."""
+        reading = [slot for slot in self._slots if slot.reading and slot.picture is None]
+        if not reading:
+            return
+        self._rotation += 1
+        turn = self._rotation % len(reading)
+        reading = reading[turn:] + reading[:turn]
+        young = all(slot.work.answer.usage.completion_tokens <= 1 for slot in flowing if slot.work)
+        left = [_left(slot) for slot in reading]
+        for slot, share in zip(reading, self._portions.share(left, flowing=len(flowing), young=young), strict=True):
+            if share:
+                assert slot.work is not None
+                prompt, done = slot.work.answer.wanted.prompt, len(slot.tokens)
+                yield slot, prompt[done : done + share], done + share == len(prompt)
 
     def _account(self, parts: list[Share], read: int, generated: int, seconds: float, processor_s: float) -> None:
         counters = self._counters
@@ -370,10 +370,8 @@ class Engine:
         slot.used_at = time.monotonic()
 
 
-def _next_tokens(slot: Slot, room: int) -> tuple[list[int], bool]:
-    """Return at most *room* tokens of the prompt that are to be read next in *slot*, and whether they are the last."""
+def _left(slot: Slot) -> int:
+    """Count the tokens of text that are to be read next in *slot*, up to the end of its prompt or a picture in it."""
     assert slot.work is not None
     wanted, done = slot.work.answer.wanted, len(slot.tokens)
-    end = min(done + room, media.next_start(wanted.pictures, done, done + room))
-    tokens = wanted.prompt[done:end]
-    return tokens, done + len(tokens) == len(wanted.prompt)
+    return media.next_start(wanted.pictures, done, len(wanted.prompt)) - done

@@ -219,6 +219,6 @@ async def _send(request: web.Request, answers: tuple[Answer, ...], pages: Pages)
                     out.write(page)
                 return pages.ended
 
-            await (news.straight(hear) if len(answers) == 1 else news.each(hear))
+            await news.each(hear, straight=len(answers) == 1)
         await response.write_eof()
     return response

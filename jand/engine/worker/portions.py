@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 STEP_S: Final = 0.15
 """What a step may take while somebody's answer flows; prompts are read in parts that keep to it."""
@@ -21,18 +24,23 @@ class Portions:
         self.chunk = FIRST_CHUNK
         self._capacity = capacity
 
-    def choose(self, waiting: int, *, flowing: int, young: bool) -> tuple[int, int]:
-        """Return how many of the *waiting* tokens of prompts a step reads at most, and with how many it begins no other prompt, beside *flowing* answers, which are *young* before their second token.
+    def share(self, prompts: Sequence[int], *, flowing: int, young: bool) -> list[int]:
+        """Return how many tokens of each of *prompts*, which have so many left, the next step reads beside *flowing* answers, which are *young* before their second token.
 
         Of prompts that came together about half are read first, so that half of those who wait do so half as long, and then the others in one pass: answers that keep step share every
         pass over the weights, and one that has only just begun may wait a little for that.
         """
-        most = self._capacity - flowing
-        if not flowing:
-            # A little less than half, for a prompt that is begun is read to its end.
-            return most, most if waiting <= FIRST_CHUNK else min(most, waiting * 7 // 16)
-        room = min(most, YOUNG_CHUNKS * self.chunk if young else self.chunk)
-        return room, room
+        room = enough = self._capacity - flowing
+        if flowing:
+            room = enough = min(room, YOUNG_CHUNKS * self.chunk if young else self.chunk)
+        elif (waiting := sum(prompts)) > FIRST_CHUNK:
+            enough = waiting * 7 // 16  # a little less than half, for a prompt that is begun is read to its end
+        shares = []
+        for left in prompts:
+            taken = min(left, room) if enough > 0 else 0
+            room, enough = room - taken, enough - taken
+            shares.append(taken)
+        return shares
 
     def record(self, read: int, seconds: float) -> None:
         """Take the time of a step that read *read* tokens beside answers that flowed."""

@@ -23,74 +23,57 @@ class News:
     def __init__(self, answers: tuple[Answer, ...]) -> None:
         self._answers = answers
         self._held: list[tuple[int, Delta]] = []
-        self._take: Callable[[int, Delta], bool] | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._take: Callable[[int, Delta], None] | None = None
+        self._came = asyncio.Event()
         for index, answer in enumerate(answers):
             answer.listen(functools.partial(self._hear, index))
 
     async def first(self) -> None:
         """Return when the first delta has come, which `each` will give; raises its error, where it is one."""
-        if not self._held:
-            await self._wait()
+        await self._came.wait()
         if (error := self._held[0][1].error) is not None:
             raise error
 
-    async def each(self, take: Callable[[int, Delta], bool]) -> None:
-        """Give *take* the index of the answer and the delta, for each that has come or comes, until it returns true. What it raises comes out here."""
-        for index, delta in self._held:
-            if take(index, delta):
-                return
-        self._held.clear()
-        self._take = take
-        await self._wait()
+    async def each(self, take: Callable[[int, Delta], bool], *, straight: bool = False) -> None:
+        """Give *take* the index of the answer and the delta, for each that has come or comes, until it returns true. What it raises comes out here.
 
-    async def straight(self, take: Callable[[int, Delta], bool]) -> None:
-        """Do as `each` for a single answer, but on the engine's thread from now on, which no other thread has to wake up for."""
+        *straight*: further ones are taken on the engine's thread, for which no other thread has to wake up; there must be one answer alone.
+        """
         loop = asyncio.get_running_loop()
+        ended = loop.create_future()
         over = False
 
-        def send(delta: Delta) -> None:
+        def give(index: int, delta: Delta) -> None:
             nonlocal over
-            waiter = self._waiter
-            if over or waiter is None or waiter.done():
+            if over or ended.done():
                 return
             failure: Exception | None = None
             try:
-                over = take(0, delta)
+                over = take(index, delta)
             except Exception as error:
                 over, failure = True, error
             if over:
-                loop.call_soon_threadsafe(_end, waiter, failure)
+                loop.call_soon_threadsafe(_end, ended, failure)
 
+        self._take = give
         for index, delta in self._held:
-            if take(index, delta):
-                return
+            give(index, delta)
         self._held.clear()
-        self._take = take
-        (answer,) = self._answers
-        self._waiter = loop.create_future()
-        answer.send_by(send)
         try:
-            await self._waiter
+            if straight:
+                (answer,) = self._answers
+                answer.send_by(functools.partial(give, 0))
+            await ended
         finally:
-            answer.send_by(None)
-
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
+            if straight:
+                self._answers[0].send_by(None)
 
     def _hear(self, index: int, delta: Delta) -> None:
-        waiter = self._waiter
-        if self._take is None:
+        if self._take is not None:
+            self._take(index, delta)
+        else:
             self._held.append((index, delta))
-            if waiter is not None:
-                _end(waiter, None)
-        elif waiter is not None and not waiter.done():
-            try:
-                if self._take(index, delta):
-                    _end(waiter, None)
-            except Exception as error:
-                _end(waiter, error)
+            self._came.set()
 
 
 def _end(waiter: asyncio.Future[None], error: Exception | None) -> None:

@@ -12,7 +12,7 @@ from tests.fakes.upstream import FakeUpstream, answer_bytes, answer_events
 from tests.fakes.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tests.fakes.upstream import Exchange
@@ -67,6 +67,15 @@ async def read(client: WorkerClient) -> bytes:
         raise
     answer.release()
     return body
+
+
+async def until_stalled(count: Callable[[], int]) -> None:
+    """Return when *count* stays what it is while the loop turns."""
+    before = -1
+    while before != count():
+        before = count()
+        for _ in range(50):
+            await asyncio.sleep(0)
 
 
 def raw(*pieces: bytes, then: str = "die") -> object:
@@ -171,9 +180,8 @@ async def test_whoever_takes_slowly_holds_the_worker_back(upstream: FakeUpstream
     bucket = Bucket(fills=True)
     pouring = asyncio.create_task(answer.pour(bucket))
     await until(lambda: bucket.is_full)
-    for _ in range(50):
-        await asyncio.sleep(0)
-    assert sent < 100
+    await until_stalled(lambda: sent)
+    assert sent < 50
     while not pouring.done():
         bucket.empty()
         await asyncio.sleep(0)
@@ -196,11 +204,7 @@ async def test_an_answer_that_nobody_reads_holds_the_worker_back(upstream: FakeU
 
     upstream.behave = behave
     answer = await client.ask(PATH, b"{}", {})
-    before = -1
-    while before != sent:
-        before = sent
-        for _ in range(50):
-            await asyncio.sleep(0)
+    await until_stalled(lambda: sent)
     assert sent * len(piece) < 10 * MOST_HELD
 
     body = b""

@@ -12,19 +12,14 @@ CAPACITY = 2048
 
 
 def read_all(prompts: list[int], portions: Portions, *, young: bool = True) -> list[list[int]]:
-    """Return which prompts each step ends, as the engine takes them: whole, one after the other, until there is enough."""
+    """Return which prompts each step ends."""
     left, steps, flowing = list(prompts), [], 0
     while any(left):
-        room, enough = portions.choose(sum(left), flowing=flowing, young=young)
-        assert 0 < room <= CAPACITY - flowing
-        ended = []
-        for number, tokens in enumerate(left):
-            if enough <= 0 or not room:
-                break
-            taken = min(tokens, room)
-            room, enough, left[number] = room - taken, enough - taken, tokens - taken
-            if tokens and not left[number]:
-                ended.append(number)
+        shares = portions.share(left, flowing=flowing, young=young)
+        assert 0 < sum(shares) <= CAPACITY - flowing
+        ended = [number for number, share in enumerate(shares) if share and share == left[number]]
+        left = [tokens - share for tokens, share in zip(left, shares, strict=True)]
+        assert min(left) >= 0
         flowing += len(ended)
         steps.append(ended)
     return steps
@@ -45,16 +40,15 @@ def test_short_prompts_are_read_at_once() -> None:
 
 
 def test_one_prompt_alone_has_the_whole_batch() -> None:
-    room, enough = Portions(CAPACITY).choose(10_000, flowing=0, young=True)
-
-    assert (room, enough) == (CAPACITY, CAPACITY)
+    assert Portions(CAPACITY).share([10_000], flowing=0, young=True) == [CAPACITY]
+    assert Portions(CAPACITY).share([1_000], flowing=0, young=True) == [1_000]
 
 
 def test_beside_an_answer_that_flows_little_is_read_and_beside_one_that_begins_more() -> None:
     portions = Portions(CAPACITY)
 
-    assert portions.choose(2_000, flowing=1, young=False) == (FIRST_CHUNK, FIRST_CHUNK)
-    assert portions.choose(2_000, flowing=1, young=True) == (YOUNG_CHUNKS * FIRST_CHUNK,) * 2
+    assert portions.share([100, 1_000, 1_000], flowing=1, young=False) == [100, FIRST_CHUNK - 100, 0]
+    assert sum(portions.share([2_000], flowing=1, young=True)) == YOUNG_CHUNKS * FIRST_CHUNK
 
 
 @pytest.mark.parametrize("token_s", [1e-5, 0.0005, 0.005])

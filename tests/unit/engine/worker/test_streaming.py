@@ -45,7 +45,7 @@ async def test_every_delta_comes_once_and_in_order_whichever_thread_it_is_taken_
             return delta.finish is not None
 
         await news.first()
-        await (news.straight(take) if straight else news.each(take))
+        await news.each(take, straight=straight)
         thread.join()
 
         assert taken == [str(number) for number in range(500)]
@@ -62,7 +62,7 @@ async def test_nothing_is_taken_after_a_failure() -> None:
             raise ValueError("no page")
         return False
 
-    waiting = asyncio.ensure_future(news.straight(take))
+    waiting = asyncio.ensure_future(news.each(take, straight=True))
     await asyncio.sleep(0)
     for number in range(5):  # the loop has no turn meanwhile
         assert answer.tell(Delta(text=str(number)))
